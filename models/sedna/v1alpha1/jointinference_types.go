@@ -1,0 +1,150 @@
+package v1alpha1
+
+import (
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// JointInferenceService answers at the edge with a small model and sends the
+// hard examples to a big model in the cloud.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=ji,categories=sedna
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Edge Model",type=string,JSONPath=`.spec.edgeWorker.model.name`
+// +kubebuilder:printcolumn:name="Cloud Model",type=string,JSONPath=`.spec.cloudWorker.model.name`
+// +kubebuilder:printcolumn:name="Active",type=integer,JSONPath=`.status.active`
+// +kubebuilder:printcolumn:name="Failed",type=integer,JSONPath=`.status.failed`,priority=1
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",message="metadata.name: expected a DNS label: lower-case letters, digits and '-', at most 63 characters"
+type JointInferenceService struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   JointInferenceServiceSpec   `json:"spec"`
+	Status JointInferenceServiceStatus `json:"status,omitempty"`
+}
+
+// JointInferenceServiceSpec describes both workers.
+type JointInferenceServiceSpec struct {
+	EdgeWorker  EdgeWorker  `json:"edgeWorker"`
+	CloudWorker CloudWorker `json:"cloudWorker"`
+}
+
+// EdgeWorker serves the small model.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.nodeName) ? 1 : 0) + (has(self.nodeSelector) ? 1 : 0) + (has(self.template) && has(self.template.spec) && (has(self.template.spec.nodeName) || has(self.template.spec.nodeSelector)) ? 1 : 0) == 1",message="nodeName: expected exactly one of nodeName, nodeSelector and template.spec.nodeName (or template.spec.nodeSelector)"
+// +kubebuilder:validation:XValidation:rule="has(self.template) || self.hardExampleMining.name in ['Threshold','CrossEntropy','IBT','Random','CloudOnly','EdgeOnly']",message="hardExampleMining.name: without a template expected one of Threshold, CrossEntropy, IBT, Random, CloudOnly, EdgeOnly"
+// +kubebuilder:validation:XValidation:rule="has(self.template) || !has(self.hardExampleMining.parameters) || self.hardExampleMining.parameters.all(p, p.value.matches('^[0-9]+(\\\\.[0-9]+)?$'))",message="hardExampleMining.parameters: expected numbers of 0 or more, quoted as text"
+type EdgeWorker struct {
+	// Model that is served.
+	Model LocalObjectReference `json:"model"`
+	// HardExampleMining decides which answers are worth the cloud's opinion.
+	HardExampleMining HardExampleMining `json:"hardExampleMining"`
+	// Template of the worker's pod; without one the LocalController serves the model.
+	Template *corev1.PodTemplateSpec `json:"template,omitempty"`
+	// HPA scales the worker of a template.
+	HPA *HPA `json:"hpa,omitempty"`
+
+	// NodeName is the node that serves.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	NodeName string `json:"nodeName,omitempty"`
+	// NodeSelector picks nodes by the labels of their node Devices; every matching node serves.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=32
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// OnCloudError: local answers with the edge model and says so, error answers an error.
+	// +kubebuilder:validation:Enum=local;error
+	// +kubebuilder:default=local
+	OnCloudError string `json:"onCloudError,omitempty"`
+}
+
+// CloudWorker answers hard examples.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.template) && has(self.endpoint))",message="endpoint: expected either template or endpoint, or none of them (then the GlobalManager serves the model)"
+type CloudWorker struct {
+	// Model that is served.
+	Model LocalObjectReference `json:"model"`
+	// Template of the worker's pod; without one the GlobalManager serves the model.
+	Template *corev1.PodTemplateSpec `json:"template,omitempty"`
+	// HPA scales the worker of a template.
+	HPA *HPA `json:"hpa,omitempty"`
+
+	// Endpoint is the base URL of an Open Inference Protocol v2 server that serves the model under its name.
+	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
+	// +kubebuilder:validation:MaxLength=2048
+	Endpoint string `json:"endpoint,omitempty"`
+	// TimeoutMilliseconds is how long one answer of the cloud may take.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=600000
+	// +kubebuilder:default=2000
+	TimeoutMilliseconds int `json:"timeoutMilliseconds,omitempty"`
+	// MaxConcurrent calls to the cloud from one node; one more is answered at the edge.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1024
+	// +kubebuilder:default=16
+	MaxConcurrent int `json:"maxConcurrent,omitempty"`
+}
+
+// HardExampleMining is a rule by name with its parameters.
+type HardExampleMining struct {
+	// Name of the rule. Without a template: Threshold, CrossEntropy, IBT, Random, CloudOnly or EdgeOnly.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Parameters of the rule.
+	// +kubebuilder:validation:MaxItems=32
+	Parameters []Parameter `json:"parameters,omitempty"`
+}
+
+// HPA is a horizontal pod autoscaler of a template's worker.
+type HPA struct {
+	MinReplicas *int32                                         `json:"minReplicas,omitempty"`
+	MaxReplicas int32                                          `json:"maxReplicas"`
+	Metrics     []autoscalingv2.MetricSpec                     `json:"metrics,omitempty"`
+	Behavior    *autoscalingv2.HorizontalPodAutoscalerBehavior `json:"behavior,omitempty"`
+}
+
+// Phases of a JointInferenceService.
+const (
+	PhasePending  = "Pending"
+	PhaseRunning  = "Running"
+	PhaseFailed   = "Failed"
+	PhaseStopping = "Stopping"
+)
+
+// JointInferenceServiceStatus is what is known of the service.
+type JointInferenceServiceStatus struct {
+	// Conditions, one per type: Ready.
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Phase sums up the conditions: Pending, Running, Failed or Stopping.
+	Phase string `json:"phase,omitempty"`
+	// StartTime is when the service was first seen.
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// Active workers, edge and cloud.
+	Active int32 `json:"active"`
+	// Failed workers.
+	Failed int32 `json:"failed"`
+	// Metrics of the service.
+	Metrics []Metric `json:"metrics,omitempty"`
+	// Nodes is what each node last said.
+	// +listType=map
+	// +listMapKey=name
+	Nodes []NodeStatus `json:"nodes,omitempty"`
+}
+
+// JointInferenceServiceList is a list of JointInferenceServices.
+//
+// +kubebuilder:object:root=true
+type JointInferenceServiceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []JointInferenceService `json:"items"`
+}
