@@ -22,7 +22,7 @@ const (
 	ReasonStopping        = "Stopping"        // deleted, nodes have yet to confirm
 	ReasonAvailable       = "Available"       // a Model's file can be fetched
 	ReasonNotStored       = "NotStored"       // a Model's blob is not in the blob store
-	ReasonUnreachable     = "Unreachable"     // a Model's url is read by the nodes alone, the cloud cannot tell
+	ReasonReadByNodes     = "ReadByNodes"     // the nodes read the Model's url themselves, the cloud cannot tell
 )
 
 // LocalObjectReference names an object in the same namespace.
