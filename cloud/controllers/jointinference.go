@@ -1,0 +1,308 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/edgetwin/sedna/cloud/twin"
+	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
+	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
+	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// stoppingRetry is when a job looks again at a Device that is on its way out;
+// the Device's own deletion wakes it sooner.
+const stoppingRetry = 5 * time.Second
+
+// CloudModels serves big models on the GlobalManager's own /v2 routes.
+type CloudModels interface {
+	// Serve makes the model answer under the service's name, replacing what
+	// answered before. Calling it again with the same model does nothing.
+	Serve(ctx context.Context, service string, m task.Model) error
+	// Remove ends the service; removing what is not there does nothing.
+	Remove(service string)
+}
+
+// JointInference plans JointInferenceServices: an edge task for each node, and
+// the big model on the GlobalManager unless the manifest names an endpoint.
+type JointInference struct {
+	Jobs
+	Cloud CloudModels
+	// Changed gets the task Devices about which there is news.
+	Changed <-chan event.TypedGenericEvent[*devices.Device]
+}
+
+// SetupWithManager registers the controller.
+func (r *JointInference) SetupWithManager(mgr ctrl.Manager) error {
+	ofTask := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, d *devices.Device) []reconcile.Request {
+		if d.Labels[task.LabelKind] != task.KindJointInference {
+			return nil
+		}
+		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: d.Namespace, Name: d.Labels[task.LabelName]}}}
+	})
+	return ctrl.NewControllerManagedBy(mgr).Named("jointinferenceservice").For(&sedna.JointInferenceService{}).
+		Watches(&sedna.Model{}, handler.EnqueueRequestsFromMapFunc(r.servicesOf)).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, ofTask)).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, handler.TypedEnqueueRequestsFromMapFunc(r.waitingFor))).
+		WatchesRawSource(source.Channel(r.Changed, ofTask)).
+		Complete(r)
+}
+
+// servicesOf finds the services that use a Model.
+func (r *JointInference) servicesOf(ctx context.Context, m client.Object) []reconcile.Request {
+	return r.requests(ctx, m.GetNamespace(), func(s *sedna.JointInferenceService) bool {
+		return s.Spec.EdgeWorker.Model.Name == m.GetName() || s.Spec.CloudWorker.Model.Name == m.GetName()
+	})
+}
+
+// waitingFor finds the services that may run on a node whose Device came,
+// changed its labels or went.
+func (r *JointInference) waitingFor(ctx context.Context, d *devices.Device) []reconcile.Request {
+	if !twin.IsNode(d) {
+		return nil
+	}
+	return r.requests(ctx, "", func(s *sedna.JointInferenceService) bool {
+		node, selector := placement(&s.Spec.EdgeWorker)
+		placed := slices.ContainsFunc(s.Status.Nodes, func(n sedna.NodeStatus) bool { return n.Name == d.Labels[task.LabelNode] })
+		if node != "" {
+			return node == d.Labels[task.LabelNode] && !placed
+		}
+		matches := len(selector) > 0
+		for k, v := range selector {
+			matches = matches && d.Labels[k] == v
+		}
+		return matches != placed
+	})
+}
+
+func (r *JointInference) requests(ctx context.Context, namespace string, uses func(*sedna.JointInferenceService) bool) []reconcile.Request {
+	var list sedna.JointInferenceServiceList
+	if r.Client.List(ctx, &list, client.InNamespace(namespace)) != nil {
+		return nil // the services are looked at again with the next resync
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if uses(&list.Items[i]) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}
+
+// Reconcile brings one service forward.
+func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	s := &sedna.JointInferenceService{}
+	if err := r.Client.Get(ctx, req.NamespacedName, s); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	owner := twin.Owner{Kind: task.KindJointInference, Namespace: s.Namespace, Name: s.Name, UID: s.UID}
+	if !s.DeletionTimestamp.IsZero() {
+		return r.finish(ctx, s, owner)
+	}
+	if !controllerutil.ContainsFinalizer(s, task.Finalizer) {
+		before := s.DeepCopy()
+		controllerutil.AddFinalizer(s, task.Finalizer)
+		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Patch(ctx, s, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
+	}
+
+	before := s.DeepCopy()
+	tasks, err := r.carryOut(ctx, s, owner)
+	var p *problem
+	if err != nil && !errors.As(err, &p) && !errors.Is(err, twin.ErrStopping) {
+		return ctrl.Result{}, err
+	}
+	if errors.Is(err, twin.ErrStopping) {
+		p = &problem{sedna.ReasonProgressing, twin.ErrStopping.Error()}
+	}
+	if s.Status.Nodes, err = r.nodeStatuses(ctx, tasks); err != nil {
+		return ctrl.Result{}, err
+	}
+	summarize(s, p)
+	if !equality.Semantic.DeepEqual(before.Status, s.Status) {
+		if err := r.Client.Status().Patch(ctx, s, client.MergeFrom(before)); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(err)
+		}
+	}
+	if p != nil {
+		return ctrl.Result{RequeueAfter: stoppingRetry}, nil
+	}
+	return ctrl.Result{}, nil
+}
+
+// carryOut plans the service and writes its tasks. On a problem the tasks that
+// exist stay as they are: what serves goes on serving.
+func (r *JointInference) carryOut(ctx context.Context, s *sedna.JointInferenceService, owner twin.Owner) ([]devices.Device, error) {
+	want, err := r.plan(ctx, s)
+	if err != nil {
+		tasks, listErr := r.Tasks.List(ctx, owner)
+		return tasks, errors.Join(err, listErr)
+	}
+	return r.Tasks.Sync(ctx, owner, want)
+}
+
+// plan says which tasks the service needs.
+func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceService) ([]twin.Want, error) {
+	edge, cloud := &s.Spec.EdgeWorker, &s.Spec.CloudWorker
+	for worker, template := range map[string]*corev1.PodTemplateSpec{"edgeWorker": edge.Template, "cloudWorker": cloud.Template} {
+		if template != nil {
+			return nil, needsPodRuntime(worker, template)
+		}
+	}
+	_, edgeModel, err := r.model(ctx, s.Namespace, edge.Model.Name)
+	if err != nil {
+		return nil, err
+	}
+	side, err := r.cloudSide(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	node, selector := placement(edge)
+	nodes, err := r.nodes(ctx, node, selector)
+	if err != nil {
+		return nil, err
+	}
+	spec := task.JointInference{
+		Model:        edgeModel,
+		HardExample:  task.Algorithm{Name: edge.HardExampleMining.Name},
+		Cloud:        side,
+		OnCloudError: edge.OnCloudError,
+	}
+	for _, p := range edge.HardExampleMining.Parameters {
+		spec.HardExample.Parameters = append(spec.HardExample.Parameters, task.Parameter{Key: p.Key, Value: p.Value})
+	}
+	var want []twin.Want
+	for _, n := range nodes {
+		want = append(want, twin.Want{Role: task.RoleEdge, Node: n, Spec: spec})
+	}
+	return want, nil
+}
+
+// cloudSide says where hard examples go: the manifest's endpoint, or the
+// GlobalManager's own routes, on which the big model is then served.
+func (r *JointInference) cloudSide(ctx context.Context, s *sedna.JointInferenceService) (*task.CloudSide, error) {
+	w := &s.Spec.CloudWorker
+	side := &task.CloudSide{TimeoutMilliseconds: w.TimeoutMilliseconds, MaxConcurrent: w.MaxConcurrent}
+	service := wire.Service(s.Namespace, s.Name)
+	if w.Endpoint != "" {
+		r.Cloud.Remove(service)
+		side.URL, side.Model = strings.TrimSuffix(w.Endpoint, "/"), w.Model.Name
+		return side, nil
+	}
+	_, model, err := r.model(ctx, s.Namespace, w.Model.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Cloud.Serve(ctx, service, model); err != nil {
+		return nil, &problem{sedna.ReasonFailed, fmt.Sprintf("cloudWorker: Model %s/%s cannot be served: %v", s.Namespace, w.Model.Name, err)}
+	}
+	side.URL, side.Model = "/", service
+	return side, nil
+}
+
+// finish stops all tasks of a service that is being deleted, and lets it go
+// when no Device is left.
+func (r *JointInference) finish(ctx context.Context, s *sedna.JointInferenceService, owner twin.Owner) (ctrl.Result, error) {
+	r.Cloud.Remove(wire.Service(s.Namespace, s.Name))
+	if !controllerutil.ContainsFinalizer(s, task.Finalizer) {
+		return ctrl.Result{}, nil
+	}
+	tasks, err := r.Tasks.Sync(ctx, owner, nil)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	before := s.DeepCopy()
+	if len(tasks) == 0 || s.Annotations[twin.AnnotationForceDelete] != "" {
+		controllerutil.RemoveFinalizer(s, task.Finalizer)
+		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Patch(ctx, s, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
+	}
+	if s.Status.Nodes, err = r.nodeStatuses(ctx, tasks); err != nil {
+		return ctrl.Result{}, err
+	}
+	s.Status.Phase = sedna.PhaseStopping
+	setReady(&s.Status.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonStopping,
+		fmt.Sprintf("%d nodes have yet to confirm; annotate with %s to let go without them", len(tasks), twin.AnnotationForceDelete))
+	if !equality.Semantic.DeepEqual(before.Status, s.Status) {
+		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Status().Patch(ctx, s, client.MergeFrom(before)))
+	}
+	return ctrl.Result{}, nil
+}
+
+// placement is where the edge worker runs, from either place in the manifest.
+func placement(w *sedna.EdgeWorker) (node string, selector map[string]string) {
+	if w.NodeName != "" || len(w.NodeSelector) > 0 {
+		return w.NodeName, w.NodeSelector
+	}
+	if w.Template != nil {
+		return w.Template.Spec.NodeName, w.Template.Spec.NodeSelector
+	}
+	return "", nil
+}
+
+// needsPodRuntime names the container that cannot run here, and what to do.
+func needsPodRuntime(worker string, template *corev1.PodTemplateSpec) *problem {
+	container := "its container"
+	if len(template.Spec.Containers) > 0 {
+		container = fmt.Sprintf("container %q", template.Spec.Containers[0].Name)
+	}
+	return &problem{sedna.ReasonNeedsPodRuntime, fmt.Sprintf(
+		"%s.template: %s needs a cluster that runs pods; leave the template out, then Sedna serves the model itself", worker, container)}
+}
+
+// summarize fills phase, counts and the Ready condition from the nodes.
+func summarize(s *sedna.JointInferenceService, p *problem) {
+	st := &s.Status
+	if st.StartTime == nil {
+		st.StartTime = &metav1.Time{Time: s.CreationTimestamp.Time}
+	}
+	st.Active, st.Failed = 0, 0
+	confirmed := 0
+	var failed string
+	for _, n := range st.Nodes {
+		switch n.Phase {
+		case task.Running:
+			st.Active++
+		case task.Failed:
+			st.Failed++
+			failed = fmt.Sprintf("node %s: %s: %s", n.Name, n.Reason, n.Message)
+		}
+		if n.Phase == task.Running && n.Generation >= n.DesiredGeneration {
+			confirmed++
+		}
+	}
+	switch {
+	case p != nil:
+		st.Phase = sedna.PhasePending
+		if st.Active > 0 {
+			st.Phase = sedna.PhaseRunning
+		}
+		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, p.reason, p.message)
+	case st.Failed > 0:
+		st.Phase = sedna.PhaseFailed
+		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonFailed, failed)
+	case confirmed == len(st.Nodes) && confirmed > 0:
+		st.Phase = sedna.PhaseRunning
+		setReady(&st.Conditions, s.Generation, metav1.ConditionTrue, sedna.ReasonServing, fmt.Sprintf("%d of %d nodes serve", confirmed, len(st.Nodes)))
+	default:
+		st.Phase = sedna.PhasePending
+		if st.Active > 0 {
+			st.Phase = sedna.PhaseRunning
+		}
+		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonProgressing, fmt.Sprintf("%d of %d nodes serve the current generation", confirmed, len(st.Nodes)))
+	}
+}

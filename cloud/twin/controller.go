@@ -1,0 +1,233 @@
+package twin
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
+	"github.com/edgetwin/sedna/models/task"
+)
+
+// Timings of repair; each has a default in NewController.
+type Timings struct {
+	RepairAfter time.Duration // an unconfirmed document is first delivered again after this long
+	RepairMax   time.Duration // the longest time between two repairs
+}
+
+// rebindEvery says which repair takes the Device off its node and binds it
+// again instead of raising the nonce: membership that was lost needs it.
+const rebindEvery = 3
+
+// Controller looks after task Devices: it acknowledges reports, repairs lost
+// deliveries, and releases Devices whose tasks are stopped.
+type Controller struct {
+	client  client.Client
+	tasks   *Tasks
+	nodes   *Nodes
+	obs     *Observer
+	timings Timings
+	now     func() time.Time
+	log     *slog.Logger
+	changed chan<- event.TypedGenericEvent[*devices.Device]
+	poked   chan event.TypedGenericEvent[*devices.Device]
+
+	mu      sync.Mutex
+	repairs map[types.UID]repair
+	told    map[types.UID]int64 // seq of the last report that was passed on to the job's controller
+}
+
+type repair struct {
+	generation int64
+	count      int
+	next       time.Time
+}
+
+// NewController makes a Controller. Each news about a task is sent to changed,
+// for the controller of the task's job.
+func NewController(tasks *Tasks, nodes *Nodes, obs *Observer, t Timings, changed chan<- event.TypedGenericEvent[*devices.Device], log *slog.Logger) *Controller {
+	if t.RepairAfter == 0 {
+		t.RepairAfter = 10 * time.Second
+	}
+	if t.RepairMax == 0 {
+		t.RepairMax = 10 * time.Minute
+	}
+	return &Controller{
+		client: tasks.Client, tasks: tasks, nodes: nodes, obs: obs, timings: t, now: tasks.Now, log: log,
+		changed: changed, poked: make(chan event.TypedGenericEvent[*devices.Device], 1024),
+		repairs: map[types.UID]repair{}, told: map[types.UID]int64{},
+	}
+}
+
+// SetupWithManager registers the controller.
+func (c *Controller) SetupWithManager(mgr ctrl.Manager) error {
+	isTask := predicate.NewPredicateFuncs(func(o client.Object) bool { return IsTask(o.(*devices.Device)) })
+	sameName := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s *devices.DeviceStatus) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(s)}}
+	})
+	return ctrl.NewControllerManagedBy(mgr).Named("task-device").
+		For(&devices.Device{}, ctrlPredicate(isTask)).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.DeviceStatus{}, sameName)).
+		WatchesRawSource(source.Channel(c.poked, &handler.TypedEnqueueRequestForObject[*devices.Device]{})).
+		Complete(c)
+}
+
+// Reconcile brings one task Device forward.
+func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	d := &devices.Device{}
+	if err := c.client.Get(ctx, req.NamespacedName, d); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !IsTask(d) {
+		return ctrl.Result{}, nil
+	}
+	s, err := c.obs.State(ctx, d)
+	if err != nil || s.Document == nil {
+		return ctrl.Result{}, err
+	}
+	if !d.DeletionTimestamp.IsZero() {
+		gone, err := c.mayGo(ctx, d, s)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		if gone {
+			c.forget(d.UID)
+			return ctrl.Result{}, c.tasks.Release(ctx, d)
+		}
+		if s.Document.State != task.Deleted {
+			// Somebody deleted the Device itself: the task ends by document all the same.
+			return ctrl.Result{}, c.tasks.stop(ctx, d)
+		}
+	}
+	if d.Spec.NodeName == "" {
+		return ctrl.Result{}, c.tasks.Bind(ctx, d)
+	}
+	if s.Report != nil {
+		if err := c.tell(ctx, d, s.Report.Seq); err != nil {
+			return ctrl.Result{}, err
+		}
+		if s.Report.Seq > s.Nonce.Acked {
+			s.Nonce.Acked = s.Report.Seq
+			return ctrl.Result{}, c.tasks.SetNonce(ctx, d, s.Nonce)
+		}
+	}
+	return c.repair(ctx, d, s)
+}
+
+// mayGo tells whether nothing keeps a Device that is being deleted: its node
+// has confirmed, will never be heard of again, or somebody said so.
+func (c *Controller) mayGo(ctx context.Context, d *devices.Device, s State) (bool, error) {
+	if d.Annotations[AnnotationForceDelete] != "" {
+		return true, nil
+	}
+	if s.Document.State == task.Deleted && s.Confirmed() {
+		return true, nil
+	}
+	exists, err := c.nodes.Exists(ctx, d.Labels[task.LabelNode])
+	return err == nil && !exists, err
+}
+
+// tell passes a report on to the job's controller, once.
+func (c *Controller) tell(ctx context.Context, d *devices.Device, seq int64) error {
+	c.mu.Lock()
+	known, told := c.told[d.UID]
+	c.mu.Unlock()
+	if told && known == seq {
+		return nil
+	}
+	select {
+	case c.changed <- event.TypedGenericEvent[*devices.Device]{Object: d}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	c.told[d.UID] = seq
+	c.mu.Unlock()
+	return nil
+}
+
+// repair delivers a document again that was not confirmed in time: first by
+// raising the nonce, every third time by binding the Device anew. Only a node
+// that was heard of lately is worth the writes.
+func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ctrl.Result, error) {
+	if s.Confirmed() {
+		c.mu.Lock()
+		delete(c.repairs, d.UID)
+		c.mu.Unlock()
+		return ctrl.Result{}, nil
+	}
+	now := c.now()
+	c.mu.Lock()
+	r := c.repairs[d.UID]
+	if r.generation != s.Document.Generation {
+		r = repair{generation: s.Document.Generation, next: now.Add(c.timings.RepairAfter)}
+		c.repairs[d.UID] = r
+	}
+	c.mu.Unlock()
+	if wait := r.next.Sub(now); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	alive, err := c.nodes.Alive(ctx, d.Labels[task.LabelNode], now)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if !alive {
+		return ctrl.Result{RequeueAfter: task.BeatSeconds * time.Second}, nil
+	}
+	r.count++
+	r.next = now.Add(min(c.timings.RepairAfter<<min(r.count, 16), c.timings.RepairMax))
+	c.mu.Lock()
+	c.repairs[d.UID] = r
+	c.mu.Unlock()
+	c.log.Info("document not confirmed, delivering again", "device", d.Name, "namespace", d.Namespace, "node", d.Spec.NodeName,
+		"generation", s.Document.Generation, "attempt", r.count)
+	if r.count%rebindEvery == 0 {
+		err = c.tasks.Rebind(ctx, d)
+	} else {
+		err = c.Ask(ctx, d)
+	}
+	return ctrl.Result{RequeueAfter: r.next.Sub(now)}, err
+}
+
+// Ask raises the nonce: the document is delivered once more, and the node
+// reports once more.
+func (c *Controller) Ask(ctx context.Context, d *devices.Device) error {
+	n, err := NonceOf(d)
+	if err != nil {
+		return err
+	}
+	n.N++
+	return c.tasks.SetNonce(ctx, d, n)
+}
+
+// Poke has a Device looked at now, when its node was heard of after a silence.
+func (c *Controller) Poke(ctx context.Context, d *devices.Device) {
+	c.mu.Lock()
+	if r, ok := c.repairs[d.UID]; ok {
+		r.next = c.now()
+		c.repairs[d.UID] = r
+	}
+	c.mu.Unlock()
+	select {
+	case c.poked <- event.TypedGenericEvent[*devices.Device]{Object: d}:
+	case <-ctx.Done():
+	}
+}
+
+func (c *Controller) forget(uid types.UID) {
+	c.obs.Forget(uid)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.repairs, uid)
+	delete(c.told, uid)
+}

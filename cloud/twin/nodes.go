@@ -1,0 +1,155 @@
+package twin
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
+	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// Annotations of a node Device.
+const (
+	AnnotationNodeKey = "sedna.io/node-key" // base64url of the node's Ed25519 public key
+	AnnotationRevoked = "sedna.io/revoked"  // non-empty: the node's credentials are withdrawn
+)
+
+// Nodes is the registry of enrolled nodes: one node Device each, in the
+// GlobalManager's namespace, which holds the node's public key.
+type Nodes struct {
+	Client    client.Client
+	Namespace string // of the node Devices
+}
+
+// Enrolled records the node and its public key. A node that enrols again with
+// another key replaces the old one, and is no longer revoked.
+func (n *Nodes) Enrolled(ctx context.Context, node string, pub ed25519.PublicKey) error {
+	if !task.ValidName(node) {
+		return wire.E(wire.InvalidArgument, "node", fmt.Sprintf("expected a node name, got %.80q", node), "")
+	}
+	if err := EnsureModel(ctx, n.Client, NodeModel(n.Namespace)); err != nil {
+		return err
+	}
+	key := base64.RawURLEncoding.EncodeToString(pub)
+	d := &devices.Device{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: n.Namespace, Name: task.NodeDeviceName(node),
+			Labels:      map[string]string{task.LabelNode: node},
+			Annotations: map[string]string{AnnotationNodeKey: key},
+		},
+		Spec: devices.DeviceSpec{
+			DeviceModelRef: &corev1.LocalObjectReference{Name: task.NodeDeviceModel},
+			Protocol:       devices.ProtocolConfig{ProtocolName: task.Protocol},
+			NodeName:       node,
+			Properties:     nodeProperties(task.Nonce{}),
+		},
+	}
+	err := n.Client.Create(ctx, d)
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	if err := n.Client.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
+		return err
+	}
+	before := d.DeepCopy()
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	d.Annotations[AnnotationNodeKey] = key
+	delete(d.Annotations, AnnotationRevoked)
+	return n.Client.Patch(ctx, d, client.MergeFrom(before))
+}
+
+// Revoked tells whether the node's credentials were withdrawn. A node that is
+// not enrolled counts as revoked.
+func (n *Nodes) Revoked(ctx context.Context, node string) (bool, error) {
+	d, err := n.device(ctx, node)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return d.Annotations[AnnotationRevoked] != "", nil
+}
+
+// Key gives the public key with which the node signs its reports.
+func (n *Nodes) Key(ctx context.Context, node string) (ed25519.PublicKey, error) {
+	d, err := n.device(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	return keyOf(d)
+}
+
+func keyOf(d *devices.Device) (ed25519.PublicKey, error) {
+	b, err := base64.RawURLEncoding.DecodeString(d.Annotations[AnnotationNodeKey])
+	if err != nil || len(b) != ed25519.PublicKeySize || d.Annotations[AnnotationRevoked] != "" {
+		return nil, wire.E(wire.Unauthenticated, "", "node "+d.Labels[task.LabelNode]+" has no valid key", "enrol it again")
+	}
+	return ed25519.PublicKey(b), nil
+}
+
+// Exists tells whether the node is enrolled.
+func (n *Nodes) Exists(ctx context.Context, node string) (bool, error) {
+	_, err := n.device(ctx, node)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Matching gives the names of the nodes whose node Devices carry the labels.
+func (n *Nodes) Matching(ctx context.Context, selector map[string]string) ([]string, error) {
+	var list devices.DeviceList
+	err := n.Client.List(ctx, &list, client.InNamespace(n.Namespace), client.MatchingLabelsSelector{Selector: labels.SelectorFromSet(selector)})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range list.Items {
+		if IsNode(&list.Items[i]) {
+			names = append(names, list.Items[i].Labels[task.LabelNode])
+		}
+	}
+	return names, nil
+}
+
+func (n *Nodes) device(ctx context.Context, node string) (*devices.Device, error) {
+	d := &devices.Device{}
+	err := n.Client.Get(ctx, client.ObjectKey{Namespace: n.Namespace, Name: task.NodeDeviceName(node)}, d)
+	return d, err
+}
+
+// aliveFor is how long after its last beat a node still counts as there.
+const aliveFor = 5 * task.BeatSeconds / 2 * time.Second
+
+// Alive tells whether the node was heard of lately, by the time at which the
+// cloud wrote its last beat.
+func (n *Nodes) Alive(ctx context.Context, node string, now time.Time) (bool, error) {
+	props, at, err := reported(ctx, n.Client, n.Namespace, task.NodeDeviceName(node), task.BeatKeys())
+	if err != nil || props == nil {
+		return false, err
+	}
+	return now.Sub(at) < aliveFor, nil
+}
+
+// IsNode tells whether d is a node Device.
+func IsNode(d *devices.Device) bool {
+	return d.Spec.DeviceModelRef != nil && d.Spec.DeviceModelRef.Name == task.NodeDeviceModel
+}
+
+// IsTask tells whether d is a task Device.
+func IsTask(d *devices.Device) bool {
+	return d.Spec.DeviceModelRef != nil && d.Spec.DeviceModelRef.Name == task.DeviceModel
+}

@@ -1,0 +1,164 @@
+package twin
+
+import (
+	"context"
+	"crypto/ed25519"
+	"strconv"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/edgetwin/sedna/lib/metrics"
+	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
+	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// State is what is known of one task.
+type State struct {
+	Document   *task.Document // nil before the first was issued
+	Nonce      task.Nonce
+	Report     *task.Report // the latest that the node has signed; nil before the first
+	ReportedAt time.Time    // when the cloud wrote that report
+}
+
+// Confirmed tells whether the node has said that it knows the latest document:
+// for a deletion, that the task is stopped.
+func (s State) Confirmed() bool {
+	if s.Document == nil || s.Report == nil || s.Report.Generation < s.Document.Generation {
+		return false
+	}
+	return s.Document.State == task.Active || s.Report.Phase == task.Stopped
+}
+
+// Observer reads what nodes report. A report counts only when it carries the
+// node's signature and is newer than what was seen: whoever else writes into a
+// DeviceStatus changes nothing, the last signed report stays.
+type Observer struct {
+	client  client.Client
+	nodes   *Nodes
+	metrics *metrics.Registry
+
+	mu   sync.Mutex
+	last map[types.UID]observed
+}
+
+type observed struct {
+	report  task.Report
+	at      time.Time
+	refused string // signature and seq of what was refused last, so that it is counted once
+}
+
+// NewObserver makes an Observer; metrics may be nil.
+func NewObserver(c client.Client, nodes *Nodes, m *metrics.Registry) *Observer {
+	return &Observer{client: c, nodes: nodes, metrics: m, last: map[types.UID]observed{}}
+}
+
+// State gives what is known of the task of d.
+func (o *Observer) State(ctx context.Context, d *devices.Device) (State, error) {
+	var s State
+	var err error
+	if s.Document, err = Document(d); err != nil {
+		return s, err
+	}
+	if s.Nonce, err = NonceOf(d); err != nil {
+		return s, err
+	}
+	props, at, err := reported(ctx, o.client, d.Namespace, d.Name, task.ReportKeys())
+	if err != nil {
+		return s, err
+	}
+	if props != nil {
+		key, err := o.nodes.Key(ctx, d.Labels[task.LabelNode])
+		if client.IgnoreNotFound(err) != nil && !wire.IsCode(err, wire.Unauthenticated) {
+			return s, err
+		}
+		if key != nil {
+			o.take(d.UID, key, props, at, s.Nonce.Acked)
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if seen, ok := o.last[d.UID]; ok && seen.report.Phase != "" {
+		s.Report, s.ReportedAt = &seen.report, seen.at
+	}
+	return s, nil
+}
+
+// take verifies a report and remembers it if it is news.
+func (o *Observer) take(uid types.UID, key ed25519.PublicKey, props map[string]string, at time.Time, acked int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	seen := o.last[uid]
+	fingerprint := props[task.PropSeq] + " " + props[task.PropSig] + " " + props["phase"]
+	if seen.refused == fingerprint {
+		return
+	}
+	r, err := verified(key, string(uid), props)
+	if err == nil && (r.Seq < seen.report.Seq || r.Seq < acked) {
+		err = wire.E(wire.Stale, task.PropSeq, "report "+strconv.FormatInt(r.Seq, 10)+" is older than one already seen", "")
+	}
+	if err != nil {
+		seen.refused = fingerprint
+		o.reject(err)
+	} else if r.Seq > seen.report.Seq || seen.report.Phase == "" {
+		seen = observed{report: r, at: at}
+	}
+	o.last[uid] = seen
+}
+
+func verified(key ed25519.PublicKey, uid string, props map[string]string) (task.Report, error) {
+	if err := task.VerifyProperties(key, uid, props); err != nil {
+		return task.Report{}, err
+	}
+	return task.ParseReport(props)
+}
+
+// Forget drops what is remembered of a Device that is gone.
+func (o *Observer) Forget(uid types.UID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.last, uid)
+}
+
+// reported reads the twins of a Device that are named in keys, and when the
+// cloud wrote the report's seq. It gives nil while nothing was reported or the
+// report is not complete: KubeEdge leaves the values of a property's first
+// report empty.
+func reported(ctx context.Context, c client.Client, ns, name string, keys []string) (map[string]string, time.Time, error) {
+	st := &devices.DeviceStatus{}
+	err := c.Get(ctx, client.ObjectKey{Namespace: ns, Name: name}, st)
+	if apierrors.IsNotFound(err) {
+		return nil, time.Time{}, nil
+	}
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	wanted := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		wanted[k] = true
+	}
+	props := map[string]string{}
+	var at time.Time
+	for _, t := range st.Status.Twins {
+		if !wanted[t.PropertyName] {
+			continue
+		}
+		props[t.PropertyName] = t.Reported.Value
+		if t.PropertyName == task.PropSeq {
+			if ms, err := strconv.ParseInt(t.Reported.Metadata["timestamp"], 10, 64); err == nil {
+				at = time.UnixMilli(ms)
+			}
+		}
+	}
+	if len(props) < len(keys) || props[task.PropSeq] == "" || props[task.PropSig] == "" {
+		return nil, time.Time{}, nil
+	}
+	return props, at, nil
+}
+
+// reject counts a refused report.
+func (o *Observer) reject(err error) { _ = o.metrics.Reject(metrics.DoorTwin, err) }

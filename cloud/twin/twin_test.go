@@ -1,0 +1,366 @@
+package twin_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/edgetwin/sedna/cloud/controlplane/controlplanetest"
+	"github.com/edgetwin/sedna/cloud/twin"
+	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/manifests"
+	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
+	"github.com/edgetwin/sedna/models/task"
+)
+
+// world is one control plane with the controllers of package twin on it. The
+// test plays the node: it reads documents from Devices and writes signed
+// reports into DeviceStatuses, as cloudcore does.
+type world struct {
+	t       *testing.T
+	c       client.WithWatch
+	tasks   *twin.Tasks
+	nodes   *twin.Nodes
+	obs     *twin.Observer
+	metrics *metrics.Registry
+	changed chan event.TypedGenericEvent[*devices.Device]
+	cloud   ed25519.PrivateKey
+	node    ed25519.PrivateKey
+}
+
+type signer struct{ key ed25519.PrivateKey }
+
+func (s signer) Sign(b []byte) string { return task.Sign(s.key, b) }
+
+// newWorld starts the controllers; repairs come after 50 ms.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	crds, err := manifests.CRDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := controlplanetest.Start(t, crds...)
+	scheme := runtime.NewScheme()
+	if err := devices.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	skip := true
+	mgr, err := ctrl.NewManager(api, ctrl.Options{
+		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := client.NewWithWatch(api, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, cloud, _ := ed25519.GenerateKey(nil)
+	nodePub, node, _ := ed25519.GenerateKey(nil)
+	w := &world{t: t, c: direct, metrics: metrics.New(), cloud: cloud, node: node,
+		changed: make(chan event.TypedGenericEvent[*devices.Device], 1000)}
+	w.tasks = &twin.Tasks{Client: mgr.GetClient(), Signer: signer{cloud}, Now: time.Now}
+	w.nodes = &twin.Nodes{Client: mgr.GetClient(), Namespace: "sedna"}
+	w.obs = twin.NewObserver(mgr.GetClient(), w.nodes, w.metrics)
+	log := slog.New(slog.DiscardHandler)
+	ctl := twin.NewController(w.tasks, w.nodes, w.obs, twin.Timings{RepairAfter: 50 * time.Millisecond, RepairMax: 100 * time.Millisecond}, w.changed, log)
+	if err := ctl.SetupWithManager(mgr); err != nil {
+		t.Fatal(err)
+	}
+	if err := twin.NewNodeController(w.tasks, w.nodes, w.obs, ctl, log).SetupWithManager(mgr); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	if !mgr.GetCache().WaitForCacheSync(ctx) {
+		t.Fatal("cache did not sync")
+	}
+	if err := w.nodes.Enrolled(ctx, "edge1", nodePub); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(func() bool {
+		ok, err := w.nodes.Exists(ctx, "edge1")
+		return ok && err == nil
+	}, "the node Device in the cache")
+	return w
+}
+
+// eventually watches all Devices until ok holds.
+func (w *world) eventually(ok func() bool, what string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	watch, err := w.c.Watch(ctx, &devices.DeviceList{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer watch.Stop()
+	again := time.NewTicker(20 * time.Millisecond) // caches lag behind the watch
+	defer again.Stop()
+	for !ok() {
+		select {
+		case <-watch.ResultChan():
+		case <-again.C:
+		case <-ctx.Done():
+			w.t.Fatalf("did not see %s", what)
+		}
+	}
+}
+
+var owner = twin.Owner{Kind: task.KindJointInference, Namespace: "default", Name: "digits", UID: "job-uid"}
+
+func want(threshold string) []twin.Want {
+	return []twin.Want{{Role: task.RoleEdge, Node: "edge1", Spec: map[string]string{"threshold": threshold}}}
+}
+
+// sync calls Tasks.Sync until the cache shows what was written.
+func (w *world) sync(want []twin.Want) {
+	w.t.Helper()
+	w.eventually(func() bool {
+		_, err := w.tasks.Sync(w.t.Context(), owner, want)
+		return err == nil
+	}, "Sync without error")
+}
+
+func (w *world) device() *devices.Device {
+	d := &devices.Device{}
+	name := task.DeviceName(owner.Kind, owner.Namespace, owner.Name, task.RoleEdge, "edge1")
+	if err := w.c.Get(w.t.Context(), client.ObjectKey{Namespace: "default", Name: name}, d); err != nil {
+		return nil
+	}
+	return d
+}
+
+func (w *world) document() *task.Document {
+	d := w.device()
+	if d == nil {
+		return nil
+	}
+	doc, err := twin.Document(d)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return doc
+}
+
+func (w *world) nonce() task.Nonce {
+	n, err := twin.NonceOf(w.device())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// report writes properties as cloudcore does.
+func (w *world) report(ns, device string, props map[string]string) {
+	w.t.Helper()
+	st := &devices.DeviceStatus{}
+	st.Namespace, st.Name = ns, device
+	for k, v := range props {
+		st.Status.Twins = append(st.Status.Twins, devices.Twin{PropertyName: k, Reported: devices.TwinProperty{
+			Value: v, Metadata: map[string]string{"timestamp": strconv.FormatInt(time.Now().UnixMilli(), 10), "type": "string"}}})
+	}
+	body, err := json.Marshal(map[string]any{"status": st.Status})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	err = w.c.Patch(w.t.Context(), st.DeepCopy(), client.RawPatch("application/merge-patch+json", body))
+	if client.IgnoreNotFound(err) == nil && err != nil {
+		err = w.c.Create(w.t.Context(), st)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) taskReport(phase string, generation, seq int64, key ed25519.PrivateKey) {
+	d := w.device()
+	p := task.Report{Phase: phase, Generation: generation, Seq: seq}.Properties()
+	task.SignProperties(key, string(d.UID), p)
+	w.report(d.Namespace, d.Name, p)
+}
+
+func (w *world) beat(seq int64, hash string) {
+	p := task.Beat{Version: "test", StateHash: hash, Seq: seq}.Properties()
+	task.SignProperties(w.node, "edge1", p)
+	w.report("sedna", task.NodeDeviceName("edge1"), p)
+}
+
+func (w *world) rejected(code string) float64 {
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "sedna_rejected_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "code" && l.GetValue() == code {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return 0
+}
+
+func TestTaskLife(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	d := w.device()
+	doc := w.document()
+	if doc.Generation != 1 || doc.UID != string(d.UID) || d.Spec.NodeName != "edge1" {
+		t.Fatalf("document %+v on device of uid %s, node %q", doc, d.UID, d.Spec.NodeName)
+	}
+	text, sig := "", ""
+	for _, p := range d.Spec.Properties {
+		switch p.Name {
+		case task.PropTask:
+			text = p.Desired.Value
+		case task.PropSignature:
+			sig = p.Desired.Value
+		}
+	}
+	if err := task.NewKeys(w.cloud.Public().(ed25519.PublicKey)).Verify([]byte(text), sig); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("the same wish issues nothing", func(t *testing.T) {
+		w.sync(want("0.5"))
+		if g := w.document().Generation; g != 1 {
+			t.Errorf("generation %d", g)
+		}
+	})
+	t.Run("a report is acknowledged and passed on", func(t *testing.T) {
+		w.taskReport(task.Running, 1, 4, w.node)
+		w.eventually(func() bool { return w.nonce().Acked == 4 }, "nonce with acked seq 4")
+		select {
+		case e := <-w.changed:
+			if e.Object.Name != d.Name {
+				t.Errorf("news of %s", e.Object.Name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("no news for the job's controller")
+		}
+	})
+	t.Run("a forged report changes nothing and is counted", func(t *testing.T) {
+		_, stranger, _ := ed25519.GenerateKey(nil)
+		w.taskReport(task.Failed, 1, 99, stranger)
+		w.eventually(func() bool { return w.rejected("bad_signature") == 1 }, "one refusal")
+		s, err := w.obs.State(t.Context(), d)
+		if err != nil || s.Report == nil || s.Report.Phase != task.Running || w.nonce().Acked != 4 {
+			t.Errorf("state %+v, %v, nonce %v", s.Report, err, w.nonce())
+		}
+	})
+	t.Run("a replayed report changes nothing", func(t *testing.T) {
+		w.taskReport(task.Failed, 1, 3, w.node)
+		w.eventually(func() bool { return w.rejected("stale") == 1 }, "one stale report")
+	})
+	t.Run("a changed wish raises the generation", func(t *testing.T) {
+		w.sync(want("0.7"))
+		if g := w.document().Generation; g != 2 {
+			t.Errorf("generation %d", g)
+		}
+	})
+	t.Run("deletion waits for the node", func(t *testing.T) {
+		w.taskReport(task.Running, 2, 5, w.node)
+		w.eventually(func() bool { return w.nonce().Acked == 5 }, "nonce with acked seq 5")
+		w.sync(nil)
+		w.eventually(func() bool { doc := w.document(); return doc != nil && doc.State == task.Deleted }, "a deletion document")
+		if g := w.document().Generation; g != 3 {
+			t.Errorf("generation %d", g)
+		}
+		w.taskReport(task.Running, 3, 6, w.node)
+		w.eventually(func() bool { return w.nonce().Acked == 6 }, "nonce with acked seq 6")
+		if w.device().DeletionTimestamp.IsZero() {
+			t.Error("not being deleted")
+		}
+		w.taskReport(task.Stopped, 3, 7, w.node)
+		w.eventually(func() bool { return w.device() == nil }, "the Device gone")
+	})
+	if n := testutil.CollectAndCount(w.metrics, "sedna_rejected_total"); n != 2 {
+		t.Errorf("%d kinds of refusal counted, want bad_signature and stale", n)
+	}
+}
+
+func TestRepair(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	w.beat(1, task.StateHash(nil))
+
+	// Nothing confirms: the nonce rises, and every third repair binds anew.
+	watch, err := w.c.Watch(t.Context(), &devices.DeviceList{}, client.InNamespace("default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	unbound, deadline := false, time.After(20*time.Second)
+	for !unbound {
+		select {
+		case e := <-watch.ResultChan():
+			if d, ok := e.Object.(*devices.Device); ok {
+				doc, err := twin.Document(d)
+				unbound = err == nil && doc != nil && d.Spec.NodeName == ""
+			}
+		case <-deadline:
+			t.Fatal("the Device was never bound anew")
+		}
+	}
+	w.eventually(func() bool { return w.device().Spec.NodeName == "edge1" }, "the Device bound again")
+	if n := w.nonce().N; n < 2 {
+		t.Errorf("bound anew at nonce %d, expected two nonce repairs before", n)
+	}
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	if g := w.document().Generation; g != 1 {
+		t.Errorf("repair raised the generation to %d", g)
+	}
+}
+
+func TestHashMismatchAsksForAll(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	before := w.nonce().N
+	w.beat(1, "somethingelse")
+	w.beat(2, "somethingelse")
+	w.eventually(func() bool {
+		w.beat(time.Now().UnixMilli(), "somethingelse")
+		return w.nonce().N > before
+	}, "a raised nonce")
+}
+
+func TestNodeThatIsForgottenHoldsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	node := &devices.Device{}
+	node.Namespace, node.Name = "sedna", task.NodeDeviceName("edge1")
+	if err := w.c.Delete(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	w.sync(nil)
+	w.eventually(func() bool { return w.device() == nil }, "the Device gone without the node's word")
+}
