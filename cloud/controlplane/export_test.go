@@ -1,0 +1,4 @@
+package controlplane
+
+// KillStore ends etcd under the server.
+func (s *Server) KillStore() { s.store.Server.HardStop() }
