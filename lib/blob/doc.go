@@ -1,0 +1,6 @@
+// Package blob keeps and moves bytes that are named by their sha256: models,
+// datasets, examples, weights. Dir is a Store in a directory; Client fetches
+// from and uploads to a blob server (cloud/blobserver), resuming where it was
+// cut off; FetchURL does the same from any web server. Nothing is visible
+// under its name before its digest was checked and its bytes are on the disk.
+package blob
