@@ -1,13 +1,66 @@
 # Sedna. `make demo` shows the main job; `make test` runs the tests.
 SHELL := /bin/bash
 GO ?= go
-ARCH ?= $(shell $(GO) env GOARCH)
+ARCH ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/edgetwin/sedna/models/wire.Version=$(VERSION)
 TOOLS := $(CURDIR)/.tools
+FUZZTIME ?= 20s
 
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# For another architecture cgo (SQLite) needs its cross compiler, as Debian
+# packages it: gcc-aarch64-linux-gnu.
+ifneq ($(ARCH),)
+export GOARCH := $(ARCH)
+export CGO_ENABLED := 1
+ifeq ($(ARCH),arm64)
+export CC := aarch64-linux-gnu-gcc
+endif
+endif
+
+BINARIES := sedna globalmanager localcontroller mapper
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## bin/{sedna,globalmanager,localcontroller,mapper}; ARCH=arm64 cross-builds
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ . ./cloud/cmd/globalmanager ./edge/cmd/localcontroller ./mapper/cmd/mapper
+
+.PHONY: demo
+demo: build ## the main job, end to end on real data; DEMO_JSON=FILE and DEMO_ANSWERS=FILE keep the figures
+	bin/sedna demo $(if $(DEMO_JSON),--json $(DEMO_JSON)) $(if $(DEMO_ANSWERS),--answers $(DEMO_ANSWERS))
+
+.PHONY: test
+test: ## all tests that need Go, gcc and make
+	$(GO) test ./...
+
+# The race detector, on everything that does not link the API server, and on
+# one package that does.
+.PHONY: race
+race:
+	$(GO) test -race $$($(GO) list -deps -test -f '{{.ImportPath}}' ./... >/dev/null; \
+	  for p in $$($(GO) list ./...); do \
+	    $(GO) list -deps -test $$p | grep -q '^k8s.io/apiextensions-apiserver/pkg/apiserver$$' || echo $$p; done) ./cloud/twin
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change: $$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each (default 20s)
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+.PHONY: bench
+bench: build ## Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
 .PHONY: generate
 generate: ## deep copies, CRDs, protobuf (needs protoc)
@@ -17,3 +70,7 @@ generate: ## deep copies, CRDs, protobuf (needs protoc)
 	  --go-grpc_out=models/dmi --go-grpc_opt=paths=source_relative models/dmi/dmi.proto
 	$(GO) run $(CONTROLLER_GEN) object paths=./models/... crd:generateEmbeddedObjectMeta=true paths=./models/... output:crd:dir=manifests/crds
 	$(GO) run ./manifests/crdtrim manifests/crds
+
+.PHONY: verify-generated
+verify-generated: generate ## fails when generated files are stale
+	git diff --exit-code -- models manifests

@@ -27,7 +27,6 @@ type Jobs struct {
 	Tasks  *twin.Tasks
 	Nodes  *twin.Nodes
 	Obs    *twin.Observer
-	Now    func() time.Time
 }
 
 // problem is why a manifest cannot be carried out now: the reason and message

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -19,23 +19,21 @@ import (
 
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
 	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
 )
 
 // maxVersions is how many versions a Model's status keeps.
 const maxVersions = 32
 
-// Blobs tells what the blob store holds.
-type Blobs interface {
-	// Size of the blob in bytes; fs.ErrNotExist if it is not stored.
-	Size(sha256 string) (int64, error)
-}
-
 // Model keeps the status of Models.
 type Model struct {
 	Client client.Client
-	Blobs  Blobs
+	// Size of a stored blob in bytes; wire.NotFound if it is not stored.
+	Size func(ctx context.Context, sha256 string) (int64, error)
 	// Stored gets the digest of each blob that arrives.
 	Stored <-chan event.TypedGenericEvent[string]
+	// Gone is called when a Model is gone, and its blob may be of no use.
+	Gone func()
 }
 
 // SetupWithManager registers the controller.
@@ -53,7 +51,7 @@ func (r *Model) modelsOf(ctx context.Context, sha256 string) []reconcile.Request
 	}
 	var out []reconcile.Request
 	for _, m := range list.Items {
-		if digestOf(&m) == sha256 {
+		if DigestOf(&m) == sha256 {
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&m)})
 		}
 	}
@@ -65,10 +63,13 @@ func (r *Model) modelsOf(ctx context.Context, sha256 string) []reconcile.Request
 func (r *Model) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	m := &sedna.Model{}
 	if err := r.Client.Get(ctx, req.NamespacedName, m); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.Gone()
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	before := m.DeepCopy()
-	if err := r.observe(m); err != nil {
+	if err := r.observe(ctx, m); err != nil {
 		return ctrl.Result{}, err
 	}
 	if equality.Semantic.DeepEqual(before.Status, m.Status) {
@@ -77,9 +78,9 @@ func (r *Model) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, e
 	return ctrl.Result{}, client.IgnoreNotFound(r.Client.Status().Patch(ctx, m, client.MergeFrom(before)))
 }
 
-func (r *Model) observe(m *sedna.Model) error {
+func (r *Model) observe(ctx context.Context, m *sedna.Model) error {
 	st := &m.Status
-	st.Digest, st.Size = digestOf(m), 0
+	st.Digest, st.Size = DigestOf(m), 0
 	if _, err := TaskModel(m); err != nil {
 		var p *problem
 		if !errors.As(err, &p) {
@@ -91,9 +92,9 @@ func (r *Model) observe(m *sedna.Model) error {
 	if !strings.HasPrefix(m.Spec.URL, task.BlobURLPrefix) {
 		setReady(&st.Conditions, m.Generation, metav1.ConditionUnknown, sedna.ReasonReadByNodes, "the nodes read "+m.Spec.URL+" themselves")
 	} else {
-		size, err := r.Blobs.Size(st.Digest)
+		size, err := r.Size(ctx, st.Digest)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case wire.IsCode(err, wire.NotFound):
 			setReady(&st.Conditions, m.Generation, metav1.ConditionFalse, sedna.ReasonNotStored,
 				"the blob store does not hold sha256 "+st.Digest+"; `sedna model push` puts a file there")
 			return nil
@@ -122,8 +123,8 @@ func addVersion(st *sedna.ModelStatus, m *sedna.Model) {
 	}
 }
 
-// digestOf is the digest that the spec gives, in either place; else empty.
-func digestOf(m *sedna.Model) string {
+// DigestOf is the digest that the spec gives, in either place; else empty.
+func DigestOf(m *sedna.Model) string {
 	if hex, ok := strings.CutPrefix(m.Spec.URL, task.BlobURLPrefix); ok {
 		return hex
 	}
@@ -136,7 +137,7 @@ func versionOf(m *sedna.Model) string {
 		return m.Spec.Version
 	}
 	const shown = 12
-	if d := digestOf(m); len(d) >= shown {
+	if d := DigestOf(m); len(d) >= shown {
 		return d[:shown]
 	}
 	return "1"
@@ -146,10 +147,10 @@ func versionOf(m *sedna.Model) string {
 // check is a problem of reason Invalid.
 func TaskModel(m *sedna.Model) (task.Model, error) {
 	t := task.Model{
-		Name: m.Name, Version: versionOf(m), URL: m.Spec.URL, SHA256: digestOf(m),
+		Name: m.Name, Version: versionOf(m), URL: m.Spec.URL, SHA256: DigestOf(m),
 		Format: m.Spec.Format, Runtime: m.Spec.Runtime, Labels: m.Spec.Labels, Postprocess: m.Spec.Postprocess,
 	}
-	if strings.HasPrefix(m.Spec.URL, task.BlobURLPrefix) && m.Spec.SHA256 != "" && m.Spec.SHA256 != digestOf(m) {
+	if strings.HasPrefix(m.Spec.URL, task.BlobURLPrefix) && m.Spec.SHA256 != "" && m.Spec.SHA256 != DigestOf(m) {
 		return t, &problem{sedna.ReasonInvalid, "spec.sha256 differs from the digest in spec.url"}
 	}
 	p := m.Spec.Preprocess

@@ -91,7 +91,7 @@ func (c *NodeController) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	returned := before.at.IsZero() || at.Sub(before.at) > aliveFor
+	returned := before.at.IsZero() || at.Sub(before.at) > AliveFor
 	if returned {
 		for i := range own {
 			c.ctl.Poke(ctx, &own[i])

@@ -70,17 +70,17 @@ func (n *Nodes) Enrolled(ctx context.Context, node string, pub ed25519.PublicKey
 	return n.Client.Patch(ctx, d, client.MergeFrom(before))
 }
 
-// Revoked tells whether the node's credentials were withdrawn. A node that is
-// not enrolled counts as revoked.
-func (n *Nodes) Revoked(ctx context.Context, node string) (bool, error) {
-	d, err := n.device(ctx, node)
-	if apierrors.IsNotFound(err) {
+// Revoked tells whether a certificate of node for pub is no longer good: the
+// node was revoked or forgotten, or has enrolled with another key.
+func (n *Nodes) Revoked(ctx context.Context, node string, pub ed25519.PublicKey) (bool, error) {
+	key, err := n.Key(ctx, node)
+	switch {
+	case apierrors.IsNotFound(err) || wire.IsCode(err, wire.Unauthenticated):
 		return true, nil
-	}
-	if err != nil {
+	case err != nil:
 		return false, err
 	}
-	return d.Annotations[AnnotationRevoked] != "", nil
+	return !key.Equal(pub), nil
 }
 
 // Key gives the public key with which the node signs its reports.
@@ -131,8 +131,8 @@ func (n *Nodes) device(ctx context.Context, node string) (*devices.Device, error
 	return d, err
 }
 
-// aliveFor is how long after its last beat a node still counts as there.
-const aliveFor = 5 * task.BeatSeconds / 2 * time.Second
+// AliveFor is how long after its last beat a node still counts as there.
+const AliveFor = 5 * task.BeatSeconds / 2 * time.Second
 
 // Alive tells whether the node was heard of lately, by the time at which the
 // cloud wrote its last beat.
@@ -141,7 +141,7 @@ func (n *Nodes) Alive(ctx context.Context, node string, now time.Time) (bool, er
 	if err != nil || props == nil {
 		return false, err
 	}
-	return now.Sub(at) < aliveFor, nil
+	return now.Sub(at) < AliveFor, nil
 }
 
 // IsNode tells whether d is a node Device.
@@ -152,4 +152,22 @@ func IsNode(d *devices.Device) bool {
 // IsTask tells whether d is a task Device.
 func IsTask(d *devices.Device) bool {
 	return d.Spec.DeviceModelRef != nil && d.Spec.DeviceModelRef.Name == task.DeviceModel
+}
+
+// LastBeat gives the latest beat that the node of Device d has signed, and when
+// the cloud wrote it; nil if there is none.
+func LastBeat(ctx context.Context, c client.Client, d *devices.Device) (*task.Beat, time.Time, error) {
+	props, at, err := reported(ctx, c, d.Namespace, d.Name, task.BeatKeys())
+	if err != nil || props == nil {
+		return nil, at, err
+	}
+	key, err := keyOf(d)
+	if err != nil || task.VerifyProperties(key, d.Labels[task.LabelNode], props) != nil {
+		return nil, at, nil
+	}
+	b, err := task.ParseBeat(props)
+	if err != nil {
+		return nil, at, nil
+	}
+	return &b, at, nil
 }

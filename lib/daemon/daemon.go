@@ -105,3 +105,22 @@ func Logger(w io.Writer) *slog.Logger {
 	}
 	return slog.New(slog.NewJSONHandler(w, nil))
 }
+
+// AtLeast passes on what is of level or above: for libraries that tell more
+// than their users want to know.
+func AtLeast(level slog.Level, h slog.Handler) slog.Handler { return atLeast{level, h} }
+
+type atLeast struct {
+	level slog.Level
+	slog.Handler
+}
+
+func (a atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= a.level && a.Handler.Enabled(ctx, l)
+}
+
+func (a atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return atLeast{a.level, a.Handler.WithAttrs(attrs)}
+}
+
+func (a atLeast) WithGroup(name string) slog.Handler { return atLeast{a.level, a.Handler.WithGroup(name)} }

@@ -158,7 +158,7 @@ func (d *decoder) mismatch(datatype string) error {
 	d.peek()
 	switch token := d.token(); token {
 	case "NaN", "Infinity", "-Infinity", "null":
-		return &elementError{"is " + token + ", expected a finite " + datatype}
+		return &elementError{"is " + token + ", expected a finite " + datatype + " number"}
 	default:
 		at := d.i
 		if err := d.skip(0); err != nil {

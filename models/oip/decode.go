@@ -69,6 +69,9 @@ func DecodeRequest(body []byte, lim Limits) (*InferRequest, error) {
 
 // BadID is the refusal of a request's id.
 func BadID(id string) error {
+	if id == "" {
+		return invalid("id", "missing, expected to match %s", wire.RequestID)
+	}
 	return invalid("id", "is %.140q, expected to match %s", id, wire.RequestID)
 }
 

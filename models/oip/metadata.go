@@ -50,6 +50,32 @@ func (m *TensorMetadata) Fits(t *Tensor) bool {
 	return true
 }
 
+// Rows is how many samples the inputs of a request hold: their first dimension
+// where it is dynamic in all inputs and outputs of the model and the same in
+// all of the request's. Else the request is one sample and ok is false.
+func (m *ModelMetadata) Rows(inputs []Tensor) (rows int, ok bool) {
+	if !batched(m.Inputs) || !batched(m.Outputs) || len(inputs) == 0 {
+		return 1, false
+	}
+	for i := range inputs {
+		shape := inputs[i].Shape
+		if len(shape) == 0 || shape[0] < 1 || i > 0 && shape[0] != int64(rows) {
+			return 1, false
+		}
+		rows = int(shape[0])
+	}
+	return rows, true
+}
+
+func batched(list []TensorMetadata) bool {
+	for i := range list {
+		if shape := list[i].Shape; len(shape) == 0 || shape[0] >= 0 {
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
 // Live and Ready are the answers of the health routes, ModelReady that of one
 // model's.
 type (

@@ -9,6 +9,9 @@ import (
 // document and its escaping, and some room.
 const MaxFrame = 4 << 20
 
+// EdgelinkPath is where the GlobalManager takes links.
+const EdgelinkPath = "/v1/edgelink"
+
 // FrameType says what an edgelink frame carries.
 type FrameType string
 

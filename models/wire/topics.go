@@ -101,6 +101,11 @@ func TwinUpdate(ns, device string) string {
 // value outside the alphabet on an empty device id.
 func TwinUpdateResult(ns, device string) string { return TwinUpdate(ns, device) + "/result" }
 
+// TwinGetResult is where the event bus answers a twin/get.
+func TwinGetResult(ns, device string) string {
+	return deviceTopicPrefix + ns + "/" + device + "/twin/get/result"
+}
+
 // TwinUpdateResultFilter subscribes to the answers of all devices.
 const TwinUpdateResultFilter = deviceTopicPrefix + "+/+/twin/update/result"
 

@@ -128,9 +128,11 @@ type JointInferenceServiceStatus struct {
 	Phase string `json:"phase,omitempty"`
 	// StartTime is when the service was first seen.
 	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// Active workers, edge and cloud.
+	// Active workers at the edge.
+	// +optional
 	Active int32 `json:"active"`
-	// Failed workers.
+	// Failed workers at the edge.
+	// +optional
 	Failed int32 `json:"failed"`
 	// Metrics of the service.
 	Metrics []Metric `json:"metrics,omitempty"`

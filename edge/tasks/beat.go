@@ -1,0 +1,303 @@
+package tasks
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/edgetwin/sedna/edge/store"
+	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// BeaconOptions are what a Beacon needs.
+type BeaconOptions struct {
+	Node      string
+	Namespace string             // of the node's Device
+	Key       ed25519.PrivateKey // the node's
+	Pinned    func() task.Keys
+	Store     *store.Store
+	Bus       Bus
+	DataDir   string        // whose free space is told
+	Engines   []string      // names of the model engines that run here
+	Period    time.Duration // between beats; default task.BeatSeconds
+	Gap       time.Duration // the least time between two beats; default 2 s
+	LogLevel  *slog.LevelVar
+	Metrics   *metrics.Registry
+	Events    func(store.Event) // may be nil, must not block
+	Log       *slog.Logger      // may be nil
+}
+
+// Beacon speaks for the node as a whole: it sends the signed beat of its
+// Device, and takes the configuration that comes down on it.
+type Beacon struct {
+	o    BeaconOptions
+	sign signer
+	soon chan struct{} // capacity 1: beat as soon as the gap allows
+}
+
+// NewBeacon makes a beacon; Run sets it to work.
+func NewBeacon(o BeaconOptions) *Beacon {
+	if o.Period == 0 {
+		o.Period = task.BeatSeconds * time.Second
+	}
+	if o.Gap == 0 {
+		o.Gap = 2 * time.Second
+	}
+	if o.Events == nil {
+		o.Events = func(store.Event) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Beacon{o: o, sign: signer{o.Node, o.Key, o.Bus, 10 * time.Second}, soon: make(chan struct{}, 1)}
+}
+
+// Soon asks for a beat before the next one is due. It does not block.
+func (b *Beacon) Soon() {
+	select {
+	case b.soon <- struct{}{}:
+	default:
+	}
+}
+
+// Restore brings the last good configuration into force. It needs no bus.
+func (b *Beacon) Restore(ctx context.Context) error {
+	var text string
+	err := b.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		text, err = tx.NodeText(store.NodeConfig)
+		return err
+	})
+	if err != nil || text == "" {
+		return err
+	}
+	c, err := ParseNodeConfig([]byte(text), b.o.Node)
+	if err != nil {
+		// An older build may not know a key that a newer one took.
+		b.o.Log.Warn("stored node configuration not applied", "error", err)
+		return nil
+	}
+	c.apply(b.o.LogLevel)
+	return nil
+}
+
+// Run beats until ctx ends: at every connect, every Period, and shortly after
+// Soon.
+func (b *Beacon) Run(ctx context.Context) {
+	b.o.Bus.OnConnect(b.Soon)
+	b.Soon() // a bus that is connected already
+	next := time.NewTimer(b.o.Period)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.soon:
+		case <-next.C:
+		}
+		if b.o.Bus.Connected() { // else OnConnect wakes us
+			if err := b.beat(ctx); err != nil && ctx.Err() == nil {
+				b.o.Log.Warn("beat not sent", "error", err)
+			}
+			if !sleep(ctx, b.o.Gap) {
+				return
+			}
+		}
+		next.Reset(b.o.Period)
+	}
+}
+
+// sleep is false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (b *Beacon) beat(ctx context.Context) error {
+	beat := task.Beat{
+		Version: twinSafe(wire.Version), DiskFreeBytes: diskFree(b.o.DataDir), MemoryBytes: residentBytes(),
+	}
+	for _, e := range b.o.Engines {
+		beat.Engines = append(beat.Engines, twinSafe(e))
+	}
+	err := b.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if beat.StateHash, err = stateHash(tx); err != nil {
+			return err
+		}
+		if beat.ConfigGeneration, err = tx.NodeInt(store.NodeConfigGen); err != nil {
+			return err
+		}
+		if beat.Seq, err = tx.NodeInt(store.NodeBeatSeq); err != nil {
+			return err
+		}
+		beat.Seq++
+		return tx.SetNodeInt(store.NodeBeatSeq, beat.Seq)
+	})
+	if err != nil {
+		return fmt.Errorf("beat: %w", err)
+	}
+	return b.sign.publish(ctx, b.key(), b.o.Node, beat.Properties())
+}
+
+func (b *Beacon) key() key { return key{b.o.Namespace, task.NodeDeviceName(b.o.Node)} }
+
+// stateHash sums up the live tasks as they were last reported. Those that have
+// stopped, or are about to, the cloud leaves out too.
+func stateHash(tx *store.Tx) (string, error) {
+	rows, err := tx.Tasks()
+	if err != nil {
+		return "", err
+	}
+	var states []task.TaskState
+	for _, r := range rows {
+		if r.State == task.Active {
+			states = append(states, task.TaskState{UID: r.UID, Generation: r.Generation, Phase: r.Phase})
+		}
+	}
+	return task.StateHash(states), nil
+}
+
+// Desired takes one desired message of the node's Device; refusals are counted
+// and change nothing.
+func (b *Beacon) Desired(ctx context.Context, namespace string, payload []byte) {
+	if len(payload) == 0 {
+		return
+	}
+	if err := b.take(ctx, namespace, payload); err != nil {
+		b.o.Metrics.Reject(metrics.DoorTwin, err)
+		b.o.Log.Warn("node configuration refused", "error", err)
+		b.o.Events(store.Event{Kind: "config", Reason: string(wire.AsError(err).Code), Namespace: namespace, Device: task.NodeDeviceName(b.o.Node), Message: err.Error()})
+	}
+}
+
+func (b *Beacon) take(ctx context.Context, namespace string, payload []byte) error {
+	d, err := decodeMessage(payload)
+	if err != nil {
+		return err
+	}
+	if namespace != b.o.Namespace {
+		return wire.E(wire.InvalidArgument, "namespace", fmt.Sprintf("this node's Device is in namespace %s, not in %.80s", b.o.Namespace, namespace), "")
+	}
+	nonce, err := task.ParseNonce(d.Nonce)
+	if err != nil {
+		return err
+	}
+	var config *NodeConfig
+	if d.Config != "" {
+		if err := b.o.Pinned().Verify([]byte(d.Config), d.Signature); err != nil {
+			return err
+		}
+		if config, err = ParseNodeConfig([]byte(d.Config), b.o.Node); err != nil {
+			return err
+		}
+	}
+	asked, applied := false, false
+	err = b.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
+		if asked, err = takeNodeNonce(tx, nonce); err != nil || config == nil {
+			return err
+		}
+		applied, err = takeNodeConfig(tx, config, d)
+		return err
+	})
+	if err != nil {
+		return storeError(err)
+	}
+	if applied {
+		config.apply(b.o.LogLevel)
+		b.o.Log.Info("node configuration applied", "generation", config.Generation)
+		b.o.Events(store.Event{Kind: "config", Reason: "Applied", Generation: config.Generation})
+	}
+	if asked || applied {
+		b.Soon()
+	}
+	return nil
+}
+
+// takeNodeNonce tells whether the cloud asks for a beat, which an
+// acknowledgement alone does not.
+func takeNodeNonce(tx *store.Tx, n task.Nonce) (asked bool, err error) {
+	seq, err := tx.NodeInt(store.NodeBeatSeq)
+	if err != nil {
+		return false, err
+	}
+	if err := checkJump(seq, n); err != nil {
+		return false, err
+	}
+	if n.Acked > seq { // this node's memory is older than the cloud's
+		asked = true
+		if err := tx.SetNodeInt(store.NodeBeatSeq, n.Acked); err != nil {
+			return false, err
+		}
+	}
+	have, err := tx.NodeInt(store.NodeNonce)
+	if err != nil || have == n.N {
+		return asked, err
+	}
+	return true, tx.SetNodeInt(store.NodeNonce, n.N)
+}
+
+func takeNodeConfig(tx *store.Tx, c *NodeConfig, d task.Desired) (applied bool, err error) {
+	gen, err := tx.NodeInt(store.NodeConfigGen)
+	if err != nil {
+		return false, err
+	}
+	text, err := tx.NodeText(store.NodeConfig)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case c.Generation < gen:
+		return false, wire.E(wire.Stale, "generation", fmt.Sprintf("configuration %d, this node has %d", c.Generation, gen), "")
+	case c.Generation == gen && text == d.Config:
+		return false, nil
+	case c.Generation == gen:
+		return false, wire.E(wire.Conflict, "generation", fmt.Sprintf("another configuration %d is here", gen), "raise the generation with every change")
+	}
+	if err := tx.SetNodeText(store.NodeConfig, d.Config); err != nil {
+		return false, err
+	}
+	if err := tx.SetNodeText(store.NodeConfigSignature, d.Signature); err != nil {
+		return false, err
+	}
+	return true, tx.SetNodeInt(store.NodeConfigGen, c.Generation)
+}
+
+// diskFree is what this process may still write under dir, in bytes.
+func diskFree(dir string) int64 {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0
+	}
+	return int64(s.Bavail) * int64(s.Bsize)
+}
+
+// residentBytes is the memory that this process takes.
+func residentBytes() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

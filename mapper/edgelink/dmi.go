@@ -1,0 +1,124 @@
+package edgelink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/internal/unixsocket"
+	pb "github.com/edgetwin/sedna/models/dmi"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// stopGrace is how long calls may go on after Run was told to end.
+const stopGrace = time.Second
+
+// manager is DeviceManagerService as edgecore serves it.
+type manager struct {
+	pb.UnimplementedDeviceManagerServiceServer
+	e       *Edge
+	limiter *rate.Limiter // of both reports
+}
+
+var _ pb.DeviceManagerServiceServer = (*manager)(nil)
+
+// serveDMI serves mappers until ctx ends.
+func (e *Edge) serveDMI(ctx context.Context) error {
+	l, err := unixsocket.Listen(e.c.DMISocket, e.c.SocketMode)
+	if err != nil {
+		return err
+	}
+	s := grpc.NewServer(grpc.UnaryInterceptor(e.shield))
+	pb.RegisterDeviceManagerServiceServer(s, &manager{e: e, limiter: rate.NewLimiter(rate.Limit(e.c.Limits.DMIRate), e.c.Limits.DMIBurst)})
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(stopGrace, s.Stop)
+		s.GracefulStop()
+		timer.Stop()
+	})
+	defer stop()
+	if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("edgelink dmi: %w", err)
+	}
+	return nil
+}
+
+// shield turns panics and refusals into gRPC errors.
+func (e *Edge) shield(ctx context.Context, req any, info *grpc.UnaryServerInfo, call grpc.UnaryHandler) (res any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.c.Log.Error("DMI call panicked", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
+			res, err = nil, status.Error(codes.Internal, "edgelink failed on this call")
+		}
+	}()
+	res, err = call(ctx, req)
+	var refusal *wire.Error
+	if errors.As(err, &refusal) {
+		_ = e.c.Metrics.Reject(metrics.DoorTwin, refusal)
+		err = status.Error(codes.Unknown, refusal.Error()) // as edgecore's errors come
+	}
+	return res, err
+}
+
+// MapperRegister answers with everything of the mapper's protocol. Without
+// withData no client is made and the mapper gets no calls, as with edgecore.
+func (m *manager) MapperRegister(_ context.Context, r *pb.MapperRegisterRequest) (*pb.MapperRegisterResponse, error) {
+	if r.GetMapper() == nil {
+		return nil, wire.E(wire.InvalidArgument, "mapper", "missing", "")
+	}
+	if !r.WithData {
+		return &pb.MapperRegisterResponse{}, nil
+	}
+	res, err := m.e.mappers.register(r.Mapper)
+	if err != nil {
+		return nil, err
+	}
+	m.e.c.Log.Info("mapper registered", "mapper", r.Mapper.Name, "protocol", r.Mapper.Protocol, "devices", len(res.DeviceList))
+	return res, nil
+}
+
+// ReportDeviceStatus takes reports within edgecore's one a second. Values that
+// break the alphabet are rejected later, and OK is answered all the same.
+func (m *manager) ReportDeviceStatus(ctx context.Context, r *pb.ReportDeviceStatusRequest) (*pb.ReportDeviceStatusResponse, error) {
+	if err := m.allow(); err != nil {
+		return nil, err
+	}
+	k := key{r.GetDeviceNamespace(), r.GetDeviceName()}
+	for _, t := range r.GetReportedDevice().GetTwins() {
+		if t.GetObservedDesired() == nil || t.GetReported() == nil {
+			// edgecore itself crashes on this.
+			return nil, wire.E(wire.InvalidArgument, "reportedDevice.twins", "a twin needs observedDesired and reported", "")
+		}
+	}
+	for _, t := range r.GetReportedDevice().GetTwins() {
+		m.e.twins.update(ctx, k, twinUpdate{Twin: map[string]*wire.MsgTwin{t.GetPropertyName(): {
+			Expected: &wire.TwinVal{Value: &t.ObservedDesired.Value},
+			Actual:   &wire.TwinVal{Value: &t.Reported.Value},
+			Metadata: &wire.TwinTyp{Type: t.Reported.Metadata["type"]},
+		}}})
+	}
+	return &pb.ReportDeviceStatusResponse{}, nil
+}
+
+// ReportDeviceStates takes the state of a device within the same rate.
+func (m *manager) ReportDeviceStates(ctx context.Context, r *pb.ReportDeviceStatesRequest) (*pb.ReportDeviceStatesResponse, error) {
+	if err := m.allow(); err != nil {
+		return nil, err
+	}
+	m.e.twins.setState(ctx, key{r.GetDeviceNamespace(), r.GetDeviceName()}, r.GetState())
+	return &pb.ReportDeviceStatesResponse{}, nil
+}
+
+func (m *manager) allow() error {
+	if !m.limiter.Allow() {
+		return wire.E(wire.ResourceExhausted, "", "fail to report device status because of too many request", "report over MQTT")
+	}
+	return nil
+}

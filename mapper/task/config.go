@@ -1,0 +1,74 @@
+package task
+
+import (
+	"crypto/ed25519"
+	"log/slog"
+	"time"
+
+	"github.com/edgetwin/sedna/lib/bus"
+	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
+)
+
+// Config of a Bridge. Zero values mean the defaults.
+type Config struct {
+	Node string      // name of this node, part of the topics; required
+	Bus  *bus.Client // not started yet: the bridge subscribes first; required
+
+	// NodeKey is the key with which the LocalController signs reports; those
+	// of tasks are then verified here too. Without it only the cloud does.
+	NodeKey ed25519.PublicKey
+
+	Limits  Limits
+	Metrics *metrics.Registry // required
+	Log     *slog.Logger      // nil: none
+}
+
+// Limits bound what the bridge takes from the bus and sends up. Zero values
+// mean the defaults.
+type Limits struct {
+	Rate         float64       // twin and state updates per second; KubeEdge takes 30 of a node for all its parts; 15
+	Burst        int           // updates that may follow each other at once; 10
+	Payload      int           // bytes in one report; 16 KiB
+	Properties   int           // in one report; 64
+	ResendAfter  time.Duration // from a report to its first repetition, doubled each time; 2 s
+	ResendAtMost time.Duration // between two repetitions; 60 s
+	Settle       time.Duration // from a foreign change of a retained message to its restoration; 250 ms
+	Publish      time.Duration // for the broker to acknowledge one message; 10 s
+}
+
+func (c *Config) normalize() error {
+	switch {
+	case !task.ValidName(c.Node):
+		return wire.E(wire.InvalidArgument, "node", "expected a node name", "")
+	case c.Bus == nil:
+		return wire.E(wire.InvalidArgument, "bus", "missing", "")
+	case c.Metrics == nil:
+		return wire.E(wire.InvalidArgument, "metrics", "missing", "")
+	}
+	l := &c.Limits
+	if l.Rate <= 0 {
+		l.Rate = 15
+	}
+	for _, n := range []struct {
+		to       *int
+		standard int
+	}{{&l.Burst, 10}, {&l.Payload, 16 << 10}, {&l.Properties, 64}} {
+		if *n.to <= 0 {
+			*n.to = n.standard
+		}
+	}
+	for _, d := range []struct {
+		to       *time.Duration
+		standard time.Duration
+	}{{&l.ResendAfter, 2 * time.Second}, {&l.ResendAtMost, time.Minute}, {&l.Settle, 250 * time.Millisecond}, {&l.Publish, 10 * time.Second}} {
+		if *d.to <= 0 {
+			*d.to = d.standard
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
