@@ -127,7 +127,7 @@ func (l *Library) discard(ctx context.Context, m *store.Model, why error) error 
 	if ctx.Err() != nil || wire.IsCode(why, wire.Unavailable) {
 		return why // says nothing of the model
 	}
-	l.o.Metrics.Reject(metrics.DoorFile, why)
+	_ = l.o.Metrics.Reject(metrics.DoorFile, why)
 	l.o.Events(store.Event{Kind: "model", Reason: string(wire.AsError(why).Code), Message: fmt.Sprintf("model %s %s: %v", m.Name, m.Version, why)})
 	rowErr := l.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.DeleteModel(m.SHA256) })
 	if err := errors.Join(rowErr, os.Remove(l.path(m.SHA256))); err != nil {

@@ -296,7 +296,7 @@ func (l *Library) Check(ctx context.Context, sha string) error {
 	if !wire.IsCode(err, wire.DigestMismatch) {
 		return err
 	}
-	l.o.Metrics.Reject(metrics.DoorFile, err)
+	_ = l.o.Metrics.Reject(metrics.DoorFile, err)
 	return errors.Join(err, l.o.Store.Update(ctx, func(tx *store.Tx) error {
 		m, err := tx.Model(sha)
 		if err != nil || m == nil || m.State == store.ModelQuarantined {

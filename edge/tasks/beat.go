@@ -178,7 +178,7 @@ func (b *Beacon) Desired(ctx context.Context, namespace string, payload []byte) 
 		return
 	}
 	if err := b.take(ctx, namespace, payload); err != nil {
-		b.o.Metrics.Reject(metrics.DoorTwin, err)
+		_ = b.o.Metrics.Reject(metrics.DoorTwin, err)
 		b.o.Log.Warn("node configuration refused", "error", err)
 		b.o.Events(store.Event{Kind: "config", Reason: string(wire.AsError(err).Code), Namespace: namespace, Device: task.NodeDeviceName(b.o.Node), Message: err.Error()})
 	}

@@ -109,14 +109,15 @@ func (s *server) version(name string) string {
 
 // cloud signs documents and sees reports, as a GlobalManager and a mapper do.
 type cloud struct {
-	t       testing.TB
-	key     ed25519.PrivateKey
-	broker  *broker.Broker
-	bus     *bus.Client
-	nodeKey ed25519.PrivateKey
-	models  string // a data root with model files
-	got     chan report
-	issued  time.Time
+	t        testing.TB
+	key      ed25519.PrivateKey
+	broker   *broker.Broker
+	bus      *bus.Client
+	nodeKey  ed25519.PrivateKey
+	models   string // a data root with model files
+	got      chan report
+	issued   time.Time
+	fleeting bool // the broker does not keep what is sent
 }
 
 type report struct {
@@ -235,7 +236,7 @@ func packed(text, signature, nonce string) []byte {
 
 func (c *cloud) send(name string, payload []byte) {
 	c.t.Helper()
-	if err := c.bus.Publish(c.t.Context(), wire.TaskDesired(node, ns, device(name)), 1, true, payload); err != nil {
+	if err := c.bus.Publish(c.t.Context(), wire.TaskDesired(node, ns, device(name)), 1, !c.fleeting, payload); err != nil {
 		c.t.Fatal(err)
 	}
 }

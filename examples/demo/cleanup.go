@@ -21,7 +21,7 @@ import (
 
 // cleanUp deletes services and models, stops the parts and counts what is left.
 func (r *run) cleanUp(ctx context.Context) error {
-	for _, m := range [][]byte{digitsManifest, baselinesManifest} {
+	for _, m := range [][]byte{DigitsManifest, baselinesManifest} {
 		if err := r.kube.remove(ctx, m); err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ type run struct {
 	report  Report
 	samples []Sample
 	answers []Answer
-	kube    kube
+	kube    Kube
 	began   time.Time
 
 	answeredAt time.Time // when firstAnswer had its answer
@@ -113,7 +113,7 @@ func (r *run) bringUp(ctx context.Context) (err error) {
 	if err := r.startCloud(ctx); err != nil {
 		return err
 	}
-	if r.kube, err = openKube(r.cloudEnds.Kubeconfig); err != nil {
+	if r.kube, err = OpenKube(r.cloudEnds.Kubeconfig); err != nil {
 		return err
 	}
 	r.say("node %s joins with a one-time token", nodeName)
@@ -164,7 +164,7 @@ func (r *run) trainAndPush(ctx context.Context) error {
 // serve applies the manifest and waits for the first answer over HTTP.
 func (r *run) serve(ctx context.Context) error {
 	applied := time.Now()
-	if err := r.kube.apply(ctx, digitsManifest); err != nil {
+	if err := r.kube.ApplyManifest(ctx, DigitsManifest); err != nil {
 		return err
 	}
 	if err := r.firstAnswer(ctx, applied.Add(time.Minute)); err != nil {
@@ -172,12 +172,12 @@ func (r *run) serve(ctx context.Context) error {
 	}
 	r.report.LatencyMS.ManifestToServing = ms(time.Since(applied))
 	r.say("manifest applied to first answer: %.0f ms", r.report.LatencyMS.ManifestToServing)
-	return r.kube.serving(ctx, "digits")
+	return r.kube.AwaitReady(ctx, "digits")
 }
 
 // baselines measures the two ends: all from the edge, all from the cloud.
 func (r *run) baselines(ctx context.Context) error {
-	if err := r.kube.apply(ctx, baselinesManifest); err != nil {
+	if err := r.kube.ApplyManifest(ctx, baselinesManifest); err != nil {
 		return err
 	}
 	for _, b := range []struct {
@@ -187,7 +187,7 @@ func (r *run) baselines(ctx context.Context) error {
 		{"digits-edge-only", phaseEdgeOnly, &r.report.JointInference.EdgeAccuracy, &r.report.Throughput.EdgeOnly},
 		{"digits-cloud-only", phaseCloudOnly, &r.report.JointInference.CloudAccuracy, &r.report.Throughput.CloudOnly},
 	} {
-		if err := r.kube.serving(ctx, b.service); err != nil {
+		if err := r.kube.AwaitReady(ctx, b.service); err != nil {
 			return err
 		}
 		answers, took, err := r.sensor(ctx, b.service, b.phase, window, r.samples)
@@ -291,7 +291,7 @@ func (r *run) recover(ctx context.Context) error {
 	if err := r.kube.nodeHeard(ctx, since); err != nil {
 		return err
 	}
-	if err := r.kube.serving(ctx, "digits"); err != nil {
+	if err := r.kube.AwaitReady(ctx, "digits"); err != nil {
 		return err
 	}
 	r.say("cloud and bus are back; the status converged %.1f s after the restart", time.Since(since).Seconds())

@@ -22,27 +22,30 @@ import (
 	"github.com/edgetwin/sedna/models/task"
 )
 
+// DigitsManifest is the demo's JointInferenceService.
+//
 //go:embed manifests/digits.yaml
-var digitsManifest []byte
+var DigitsManifest []byte
 
 //go:embed manifests/baselines.yaml
 var baselinesManifest []byte
 
-// kube is the Kubernetes API as a user reaches it: with the kubeconfig.
-type kube struct{ client.WithWatch }
+// Kube is the Kubernetes API as a user reaches it: with the kubeconfig.
+type Kube struct{ client.WithWatch }
 
-func openKube(kubeconfig string) (kube, error) {
+// OpenKube connects with a kubeconfig file.
+func OpenKube(kubeconfig string) (Kube, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
-		return kube{}, err
+		return Kube{}, err
 	}
 	cfg.QPS = -1
 	scheme := runtime.NewScheme()
 	if err := errors.Join(sedna.AddToScheme(scheme), devices.AddToScheme(scheme)); err != nil {
-		return kube{}, err
+		return Kube{}, err
 	}
 	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme})
-	return kube{c}, err
+	return Kube{c}, err
 }
 
 // objects reads the objects of a manifest.
@@ -60,8 +63,8 @@ func objects(manifest []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// apply does what `kubectl apply --server-side` does.
-func (k kube) apply(ctx context.Context, manifest []byte) error {
+// ApplyManifest does what `kubectl apply --server-side` does.
+func (k Kube) ApplyManifest(ctx context.Context, manifest []byte) error {
 	objs, err := objects(manifest)
 	if err != nil {
 		return err
@@ -75,7 +78,7 @@ func (k kube) apply(ctx context.Context, manifest []byte) error {
 }
 
 // remove deletes the objects of a manifest and waits until they are gone.
-func (k kube) remove(ctx context.Context, manifest []byte) error {
+func (k Kube) remove(ctx context.Context, manifest []byte) error {
 	objs, err := objects(manifest)
 	if err != nil {
 		return err
@@ -97,8 +100,8 @@ func (k kube) remove(ctx context.Context, manifest []byte) error {
 	return nil
 }
 
-// serving waits until a service says Ready.
-func (k kube) serving(ctx context.Context, name string) error {
+// AwaitReady waits until a service says Ready.
+func (k Kube) AwaitReady(ctx context.Context, name string) error {
 	return k.await(ctx, &sedna.JointInferenceServiceList{}, name+" to be Ready", func() (bool, error) {
 		s := &sedna.JointInferenceService{}
 		if err := k.Get(ctx, client.ObjectKey{Namespace: "default", Name: name}, s); err != nil {
@@ -114,7 +117,7 @@ func (k kube) serving(ctx context.Context, name string) error {
 }
 
 // nodeHeard waits until the cloud has written a beat of the node after since.
-func (k kube) nodeHeard(ctx context.Context, since time.Time) error {
+func (k Kube) nodeHeard(ctx context.Context, since time.Time) error {
 	return k.await(ctx, &devices.DeviceStatusList{}, "a beat of "+nodeName, func() (bool, error) {
 		s := &devices.DeviceStatus{}
 		if err := k.Get(ctx, client.ObjectKey{Namespace: "sedna", Name: task.NodeDeviceName(nodeName)}, s); err != nil {
@@ -131,7 +134,7 @@ func (k kube) nodeHeard(ctx context.Context, since time.Time) error {
 }
 
 // await watches objects of list's kind until ok holds.
-func (k kube) await(ctx context.Context, list client.ObjectList, what string, ok func() (bool, error)) error {
+func (k Kube) await(ctx context.Context, list client.ObjectList, what string, ok func() (bool, error)) error {
 	const longest = 60 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()

@@ -116,3 +116,14 @@ func oneIf(b bool) int {
 	}
 	return 0
 }
+
+// SamplePNG gives the i-th held-out digit as a picture, and its label.
+func SamplePNG(i int) (png []byte, label string, err error) {
+	set, err := digits.Load()
+	if err != nil {
+		return nil, "", err
+	}
+	_, held := set.Split()
+	png, err = set.PNG(held[i])
+	return png, fmt.Sprint(set.Y[held[i]]), err
+}

@@ -123,4 +123,6 @@ func (a atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return atLeast{a.level, a.Handler.WithAttrs(attrs)}
 }
 
-func (a atLeast) WithGroup(name string) slog.Handler { return atLeast{a.level, a.Handler.WithGroup(name)} }
+func (a atLeast) WithGroup(name string) slog.Handler {
+	return atLeast{a.level, a.Handler.WithGroup(name)}
+}
