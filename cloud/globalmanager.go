@@ -64,6 +64,7 @@ type manager struct {
 	gate *gate
 
 	inference *inference.Server
+	link      *edgelink.Server // nil where KubeEdge runs
 	sweeper   *sweeper
 	mux       *http.ServeMux
 }
@@ -239,12 +240,12 @@ func (m *manager) doors(nodes *twin.Nodes) error {
 	m.mux.Handle("/v2", m.inference)
 	m.mux.Handle("/v2/", m.inference)
 	if m.cfg.Edgelink {
-		link, err := edgelink.New(edgelink.Config{Client: m.ctrl.GetClient(), Cache: m.ctrl.GetCache(), Node: m.gate.Node, Metrics: m.metrics, Log: m.log})
+		m.link, err = edgelink.New(edgelink.Config{Client: m.ctrl.GetClient(), Cache: m.ctrl.GetCache(), Node: m.gate.Node, Metrics: m.metrics, Log: m.log})
 		if err != nil {
 			return err
 		}
-		m.mux.Handle("/v1/edgelink", link)
-		if err := m.ctrl.Add(link); err != nil {
+		m.mux.Handle(wire.EdgelinkPath, m.link)
+		if err := m.ctrl.Add(m.link); err != nil {
 			return err
 		}
 	}
@@ -284,9 +285,9 @@ func (m *manager) run(ctx context.Context, ready func(Endpoints)) error {
 		})
 	}
 	g.Go(func() error {
-		if !m.ctrl.GetCache().WaitForCacheSync(ctx) {
+		if err := m.settled(ctx); err != nil {
 			listener.Close()
-			return ctx.Err()
+			return err
 		}
 		g.Go(func() error { return serve(srv, listener) })
 		ready(m.endpoints(listener.Addr()))
@@ -303,6 +304,22 @@ func (m *manager) run(ctx context.Context, ready func(Endpoints)) error {
 		return nil
 	}
 	return err
+}
+
+// settled waits until the caches are filled and nodes can link.
+func (m *manager) settled(ctx context.Context) error {
+	if !m.ctrl.GetCache().WaitForCacheSync(ctx) {
+		return ctx.Err()
+	}
+	if m.link == nil {
+		return nil
+	}
+	select {
+	case <-m.link.Serving():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func serve(srv *http.Server, l net.Listener) error {

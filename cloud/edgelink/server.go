@@ -21,11 +21,12 @@ type Server struct {
 	index  *index
 	status *statusWriter
 
-	mu    sync.Mutex
-	ctx   context.Context // of Start; nil before and after
-	wg    sync.WaitGroup  // links and reporters
-	nodes map[string]*node
-	links int
+	mu      sync.Mutex
+	ctx     context.Context // of Start; nil before and after
+	wg      sync.WaitGroup  // links and reporters
+	nodes   map[string]*node
+	links   int
+	serving chan struct{} // closed by Start
 }
 
 // node is what outlives the links of one node.
@@ -39,7 +40,7 @@ func New(c Config) (*Server, error) {
 	if err := c.normalize(); err != nil {
 		return nil, err
 	}
-	s := &Server{c: c, index: newIndex(), nodes: map[string]*node{}}
+	s := &Server{c: c, index: newIndex(), nodes: map[string]*node{}, serving: make(chan struct{})}
 	s.status = newStatusWriter(&s.c)
 	c.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sedna_edgelink_links", Help: "Nodes that are linked."},
 		func() float64 { s.mu.Lock(); defer s.mu.Unlock(); return float64(s.links) }))
@@ -49,7 +50,7 @@ func New(c Config) (*Server, error) {
 // NeedLeaderElection is false: every replica serves the nodes that dial it.
 func (s *Server) NeedLeaderElection() bool { return false }
 
-// Start follows the API and serves links until ctx ends.
+// Start follows the API and serves links until ctx ends. It is called once.
 func (s *Server) Start(ctx context.Context) error {
 	unwatch, err := s.watch(ctx)
 	defer unwatch()
@@ -61,6 +62,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
+	close(s.serving)
 	<-ctx.Done()
 	s.mu.Lock()
 	s.ctx = nil
@@ -70,6 +72,9 @@ func (s *Server) Start(ctx context.Context) error {
 	collector.Wait()
 	return nil
 }
+
+// Serving is closed when nodes can link.
+func (s *Server) Serving() <-chan struct{} { return s.serving }
 
 // Linked tells whether the node's link is up.
 func (s *Server) Linked(name string) bool {

@@ -53,26 +53,42 @@ func trimFile(path string) error {
 	return os.WriteFile(path, out, 0o644)
 }
 
-// trim removes descriptions in and below the properties of kubernetesOwn.
-func trim(v any, inside bool) {
+// trim removes descriptions below the properties of kubernetesOwn.
+func trim(v any, below bool) {
 	switch v := v.(type) {
 	case map[string]any:
-		if _, text := v["description"].(string); text && inside {
+		if _, text := v["description"].(string); text && below {
 			delete(v, "description")
 		}
-		if props, ok := v["properties"].(map[string]any); ok {
-			for name, p := range props {
-				trim(p, inside || kubernetesOwn[name])
+		props, _ := v["properties"].(map[string]any)
+		for name, p := range props {
+			if kubernetesOwn[name] && !below {
+				trimBelow(p)
+			} else {
+				trim(p, below)
 			}
 		}
 		for key, child := range v {
 			if key != "properties" {
-				trim(child, inside)
+				trim(child, below)
 			}
 		}
 	case []any:
 		for _, child := range v {
-			trim(child, inside)
+			trim(child, below)
 		}
+	}
+}
+
+// trimBelow trims all that is in a property but keeps its own description.
+func trimBelow(property any) {
+	m, ok := property.(map[string]any)
+	if !ok {
+		return
+	}
+	text, described := m["description"]
+	trim(m, true)
+	if described {
+		m["description"] = text
 	}
 }
