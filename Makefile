@@ -38,13 +38,11 @@ demo: build ## the main job, end to end on real data; DEMO_JSON=FILE and DEMO_AN
 test: ## all tests that need Go, gcc and make
 	$(GO) test ./...
 
-# The race detector, on everything that does not link the API server, and on
-# one package that does.
 .PHONY: race
-race:
-	$(GO) test -race $$($(GO) list -deps -test -f '{{.ImportPath}}' ./... >/dev/null; \
-	  for p in $$($(GO) list ./...); do \
-	    $(GO) list -deps -test $$p | grep -q '^k8s.io/apiextensions-apiserver/pkg/apiserver$$' || echo $$p; done) ./cloud/twin
+race: ## the race detector, on all packages that do not link the API server and one that does
+	@packages=; for p in $$($(GO) list ./...); do \
+	  $(GO) list -deps -test $$p | grep -q '^k8s.io/apiextensions-apiserver/pkg/apiserver$$' || packages="$$packages $$p"; done; \
+	$(GO) test -race $$packages ./cloud/twin
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -14,10 +14,9 @@ import (
 // outcome is what an admitted message asks of the rest of the program, after
 // its transaction.
 type outcome struct {
-	work    bool // the task is to be worked on: its document is new
-	report  bool // its report is news
-	remind  bool // the cloud seems not to have its report
-	settled bool // the cloud has its report
+	work   bool // the task is to be worked on: its document is new
+	report bool // its report is news
+	remind bool // the cloud seems not to have its report
 }
 
 // maxSeqJump bounds how far a nonce, which nobody signs, may move a seq.
@@ -75,7 +74,7 @@ func admitBuried(tx *store.Tx, tomb *store.Tombstone, row *store.Task, in *Input
 		return outcome{}, nil
 	case in.Nonce.Acked == tomb.Seq:
 		tomb.Settled = true
-		return outcome{settled: true}, tx.Bury(tomb)
+		return outcome{}, tx.Bury(tomb)
 	}
 	return outcome{remind: true}, nil
 }
@@ -189,7 +188,7 @@ func nonceOnly(tx *store.Tx, row *store.Task, n task.Nonce) (outcome, error) {
 		return outcome{remind: true}, nil
 	case row.Acked < n.Acked:
 		row.Acked = n.Acked
-		return outcome{settled: true}, tx.PutTask(row)
+		return outcome{}, tx.PutTask(row)
 	}
 	return outcome{}, nil
 }

@@ -3,6 +3,7 @@ package tasks
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,6 +43,7 @@ type Beacon struct {
 	o    BeaconOptions
 	sign signer
 	soon chan struct{} // capacity 1: beat as soon as the gap allows
+	seq  int64         // of the last beat; Run's own
 }
 
 // NewBeacon makes a beacon; Run sets it to work.
@@ -134,22 +136,31 @@ func (b *Beacon) beat(ctx context.Context) error {
 	for _, e := range b.o.Engines {
 		beat.Engines = append(beat.Engines, twinSafe(e))
 	}
-	err := b.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
+	err := b.o.Store.View(ctx, func(tx *store.Tx) (err error) {
 		if beat.StateHash, err = stateHash(tx); err != nil {
 			return err
 		}
-		if beat.ConfigGeneration, err = tx.NodeInt(store.NodeConfigGen); err != nil {
-			return err
-		}
-		if beat.Seq, err = tx.NodeInt(store.NodeBeatSeq); err != nil {
-			return err
-		}
-		beat.Seq++
-		return tx.SetNodeInt(store.NodeBeatSeq, beat.Seq)
+		beat.ConfigGeneration, err = tx.NodeInt(store.NodeConfigGen)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
+	err = b.o.Store.Update(ctx, func(tx *store.Tx) error {
+		last, err := tx.NodeInt(store.NodeBeatSeq)
+		if err != nil {
+			return err
+		}
+		b.seq = max(last, b.seq) + 1
+		return tx.SetNodeInt(store.NodeBeatSeq, b.seq)
+	})
+	if errors.Is(err, store.ErrFull) {
+		// The cloud is to see a node whose disk is full.
+		b.o.Log.Error("beat not numbered on disk", "error", err)
+	} else if err != nil {
+		return fmt.Errorf("beat: %w", err)
+	}
+	beat.Seq = b.seq
 	return b.sign.publish(ctx, b.key(), b.o.Node, beat.Properties())
 }
 

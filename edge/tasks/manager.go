@@ -118,7 +118,8 @@ type Options struct {
 type Manager struct {
 	o        Options
 	reporter *reporter
-	slots    chan struct{} // bounds fetching and loading
+	slots    chan struct{} // bounds fetching, testing and loading
+	restores chan struct{} // bounds loading of what is here, which waits for no fetch
 	logs     *rate.Limiter // of refusals
 
 	ctx    context.Context
@@ -161,7 +162,7 @@ func New(o Options) *Manager {
 		o.Changed = func() {}
 	}
 	return &Manager{
-		o: o, reporter: newReporter(o), slots: make(chan struct{}, o.Limits.Workers), logs: rate.NewLimiter(1, 20),
+		o: o, reporter: newReporter(o), slots: make(chan struct{}, o.Limits.Workers), restores: make(chan struct{}, o.Limits.Workers), logs: rate.NewLimiter(1, 20),
 		workers: map[key]*worker{}, serving: map[key]active{},
 	}
 }
@@ -225,7 +226,7 @@ func (m *Manager) onDesired(msg bus.Message) {
 		m.cleared(key{ns, device})
 		return
 	}
-	if err := m.Desired(m.ctx, ns, device, msg.Payload); err != nil {
+	if err := m.accept(m.ctx, ns, device, msg.Payload); err != nil {
 		m.refused(key{ns, device}, err)
 	}
 }
@@ -242,29 +243,34 @@ func (m *Manager) refused(k key, err error) {
 	m.o.Events(store.Event{Kind: "task", Reason: string(wire.AsError(err).Code), Namespace: k.namespace, Device: k.device, Message: err.Error()})
 }
 
-// cleared handles a retained message that is gone. Absence is not deletion:
-// a live task is not touched. For a buried one it means that the Device is gone
-// and nobody waits for its last report; that is not stored, because anybody can
-// clear a message.
+// cleared handles a retained message that is gone. Absence is not deletion: a
+// live task is not touched. For a buried one it means that the Device is gone
+// and nobody waits for its last report; if somebody else has cleared it, the
+// cloud asks again.
 func (m *Manager) cleared(k key) {
-	var row *store.Task
-	err := m.o.Store.View(m.ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.Task(k.namespace, k.device)
-		return err
+	err := m.o.Store.Update(m.ctx, func(tx *store.Tx) error {
+		row, err := tx.Task(k.namespace, k.device)
+		if err != nil {
+			return err
+		}
+		if row != nil {
+			return wire.E(wire.FailedPrecondition, task.PropTask, "the desired message was cleared; only a signed document ends a task", "")
+		}
+		tomb, err := tx.LastBuried(k.namespace, k.device)
+		if err != nil || tomb == nil || tomb.Settled {
+			return err
+		}
+		tomb.Settled = true
+		return tx.Bury(tomb)
 	})
-	switch {
-	case err != nil:
-		m.refused(k, err)
-	case row != nil:
-		m.refused(k, wire.E(wire.FailedPrecondition, task.PropTask, "the desired message was cleared; only a signed document ends a task", ""))
-	default:
-		m.reporter.forget(k)
+	if err != nil {
+		m.refused(k, storeError(err))
 	}
 }
 
-// Desired checks one desired message and stores what it says. A refusal is a
+// accept checks one desired message and stores what it says. A refusal is a
 // *wire.Error and changes nothing; it is counted by the caller.
-func (m *Manager) Desired(ctx context.Context, ns, device string, payload []byte) error {
+func (m *Manager) accept(ctx context.Context, ns, device string, payload []byte) error {
 	in, err := Decode(m.o.Node, m.o.Pinned(), ns, device, payload)
 	if err != nil {
 		return err
@@ -291,8 +297,6 @@ func (m *Manager) Desired(ctx context.Context, ns, device string, payload []byte
 		m.reporter.news(k)
 	case out.remind:
 		m.reporter.remind(k)
-	case out.settled:
-		m.reporter.forget(k)
 	}
 	if out.work {
 		m.o.Events(acceptance(in))

@@ -73,11 +73,11 @@ func (m *Manager) change(ctx context.Context, was *store.Task, on Event, edit fu
 	return nil
 }
 
-// slot waits for leave to fetch or load.
-func (m *Manager) slot(ctx context.Context) (free func(), err error) {
+// slot waits for one of the places in slots.
+func slot(ctx context.Context, slots chan struct{}) (free func(), err error) {
 	select {
-	case m.slots <- struct{}{}:
-		return func() { <-m.slots }, nil
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -87,7 +87,7 @@ func (m *Manager) slot(ctx context.Context) (free func(), err error) {
 // when to try again.
 func (m *Manager) attempt(ctx context.Context, row *store.Task) time.Duration {
 	k := key{row.Namespace, row.Device}
-	free, err := m.slot(ctx)
+	free, err := slot(ctx, m.slots)
 	if err != nil {
 		return 0
 	}
@@ -196,7 +196,7 @@ func (m *Manager) again(k key) {
 // restore activates what served when the process ended, from local files only.
 // When they are gone the task is prepared again.
 func (m *Manager) restore(ctx context.Context, row *store.Task) error {
-	free, err := m.slot(ctx)
+	free, err := slot(ctx, m.restores)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type reporter struct {
 
 // outgoing is a report that is to be sent, or was and is not acknowledged.
 type outgoing struct {
+	news  int // counts what was scheduled
 	tries int // since the last news
 	next  time.Time
 	last  time.Time // zero before the first send
@@ -64,16 +65,20 @@ func (r *reporter) schedule(k key, gap time.Duration, once bool) {
 	} else if next := later(g.last.Add(gap), now); g.last.IsZero() || next.Before(g.next) {
 		g.next = next
 	}
+	g.news++
 	g.tries = 0
 	g.once = g.once || once
 	r.poke()
 }
 
-// forget drops what is due for a task: the cloud has it, or nobody waits.
-func (r *reporter) forget(k key) {
+// drop ends the sending of a report that nobody needs, unless there is newer
+// news of its task.
+func (r *reporter) drop(d due) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.due, k)
+	if g := r.due[d.key]; g != nil && g.news == d.news {
+		delete(r.due, d.key)
+	}
 }
 
 // reconnected has everything sent again: what was on its way may be lost.
@@ -114,9 +119,9 @@ func (r *reporter) run(ctx context.Context) {
 		}
 		wait := idle
 		if r.o.Bus.Connected() { // else OnConnect wakes us
-			for _, k := range r.ready(time.Now()) {
-				if err := r.send(ctx, k); err != nil && ctx.Err() == nil {
-					r.o.Log.Debug("report not sent", "task", k.String(), "error", err)
+			for _, d := range r.ready(time.Now()) {
+				if err := r.send(ctx, d); err != nil && ctx.Err() == nil {
+					r.o.Log.Debug("report not sent", "task", d.key.String(), "error", err)
 				}
 			}
 			wait = r.wait(time.Now())
@@ -125,18 +130,26 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// ready takes the keys that are due now and sets when each is due again.
-func (r *reporter) ready(now time.Time) []key {
+// due is one report to send, with the news of which it is.
+type due struct {
+	key  key
+	news int
+	once bool
+}
+
+// ready takes what is due now and sets when each is due again.
+func (r *reporter) ready(now time.Time) []due {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []key
+	var out []due
 	for k, g := range r.due {
 		if g.next.After(now) {
 			continue
 		}
 		g.tries++
 		g.last, g.next = now, now.Add(r.resend.After(g.tries, k.String()))
-		out = append(out, k)
+		out = append(out, due{k, g.news, g.once})
+		g.once = false
 	}
 	return out
 }
@@ -151,52 +164,38 @@ func (r *reporter) wait(now time.Time) time.Duration {
 	return max(wait, 0)
 }
 
-// takeOnce tells whether an acknowledged report is to be sent all the same, one time.
-func (r *reporter) takeOnce(k key) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	g := r.due[k]
-	if g == nil {
-		return false
-	}
-	once := g.once
-	g.once = false
-	return once
-}
-
 // send publishes the newest report of a task, or drops it when nobody needs it.
-func (r *reporter) send(ctx context.Context, k key) error {
-	uid, report, err := r.load(ctx, k)
+func (r *reporter) send(ctx context.Context, d due) error {
+	uid, report, err := r.load(ctx, d)
 	if err != nil {
 		return err
 	}
 	if report == nil {
-		r.forget(k)
+		r.drop(d)
 		return nil
 	}
-	return r.sign.publish(ctx, k, uid, report.Properties())
+	return r.sign.publish(ctx, d.key, uid, report.Properties())
 }
 
 // load gives what is to be said of a task, nil if nothing.
-func (r *reporter) load(ctx context.Context, k key) (uid string, report *task.Report, err error) {
-	once := r.takeOnce(k)
+func (r *reporter) load(ctx context.Context, d due) (uid string, report *task.Report, err error) {
 	err = r.o.Store.View(ctx, func(tx *store.Tx) error {
-		row, err := tx.Task(k.namespace, k.device)
+		row, err := tx.Task(d.key.namespace, d.key.device)
 		if err != nil {
 			return err
 		}
 		if row != nil {
 			// A task that is being stopped is reported when it has stopped.
-			if row.State == task.Active && (row.Seq > row.Acked || once) {
+			if row.State == task.Active && (row.Seq > row.Acked || d.once) {
 				uid, report = row.UID, reportOf(row)
 			}
 			return nil
 		}
-		tomb, err := tx.LastBuried(k.namespace, k.device)
+		tomb, err := tx.LastBuried(d.key.namespace, d.key.device)
 		if err != nil || tomb == nil || tomb.Settled {
 			return err
 		}
-		if once || time.Since(tomb.BuriedAt) < r.o.Limits.StoppedFor {
+		if d.once || time.Since(tomb.BuriedAt) < r.o.Limits.StoppedFor {
 			uid, report = tomb.UID, &task.Report{Phase: task.Stopped, Generation: tomb.Generation, Seq: tomb.Seq}
 		}
 		return nil

@@ -1,6 +1,7 @@
 package tasks
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -75,7 +76,9 @@ func (m *Manager) view(r *store.Task) View {
 		Model: r.Model, Metrics: r.Metrics, Attempts: r.Attempts, Seq: r.Seq, Acked: r.Acked, IssuedAt: r.IssuedAt, UpdatedAt: r.UpdatedAt,
 	}
 	v.Serving = m.servingUID(key{r.Namespace, r.Device}) == r.UID
-	if r.Serving != nil {
+	if bytes.Equal(r.Serving, r.Document) {
+		v.ServingGeneration = r.Generation
+	} else if r.Serving != nil {
 		if doc, err := task.Parse(r.Serving); err == nil {
 			v.ServingGeneration = doc.Generation
 		}

@@ -141,6 +141,13 @@ func (r *run) trainAndPush(ctx context.Context) error {
 		x, y := set.Select([]int{at})
 		r.samples = append(r.samples, Sample{ID: fmt.Sprintf("digit-%d", i), Index: at, Label: fmt.Sprint(y[0]), Data: x})
 	}
+	picture, _, err := SamplePNG(0)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "digit.png"), picture, 0o600); err != nil {
+		return err
+	}
 	for name, m := range map[string]*onnx.Model{"digits-small": edge, "digits-big": cloudModel} {
 		b, err := onnx.Encode(m)
 		if err != nil {
