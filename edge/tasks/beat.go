@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,8 @@ type Beacon struct {
 	sign signer
 	soon chan struct{} // capacity 1: beat as soon as the gap allows
 	seq  int64         // of the last beat; Run's own
+
+	unseen atomic.Bool // the Device was not seen yet on this connection
 }
 
 // NewBeacon makes a beacon; Run sets it to work.
@@ -60,7 +63,9 @@ func NewBeacon(o BeaconOptions) *Beacon {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Beacon{o: o, sign: signer{o.Node, o.Key, o.Bus, 10 * time.Second}, soon: make(chan struct{}, 1)}
+	b := &Beacon{o: o, sign: signer{o.Node, o.Key, o.Bus, 10 * time.Second}, soon: make(chan struct{}, 1)}
+	b.unseen.Store(true)
+	return b
 }
 
 // Soon asks for a beat before the next one is due. It does not block.
@@ -91,11 +96,11 @@ func (b *Beacon) Restore(ctx context.Context) error {
 	return nil
 }
 
-// Run beats until ctx ends: at every connect, every Period, and shortly after
-// Soon.
+// Run beats until ctx ends: every Period, shortly after Soon, and when the
+// node's Device is first seen on a new connection: before that the mapper does
+// not know it, and would refuse the beat.
 func (b *Beacon) Run(ctx context.Context) {
-	b.o.Bus.OnConnect(b.Soon)
-	b.Soon() // a bus that is connected already
+	b.o.Bus.OnConnect(func() { b.unseen.Store(true) })
 	next := time.NewTimer(b.o.Period)
 	defer next.Stop()
 	for {
@@ -105,7 +110,7 @@ func (b *Beacon) Run(ctx context.Context) {
 		case <-b.soon:
 		case <-next.C:
 		}
-		if b.o.Bus.Connected() { // else OnConnect wakes us
+		if b.o.Bus.Connected() { // else the Device's message on the next connection wakes us
 			if err := b.beat(ctx); err != nil && ctx.Err() == nil {
 				b.o.Log.Warn("beat not sent", "error", err)
 			}
@@ -232,14 +237,14 @@ func (b *Beacon) take(ctx context.Context, namespace string, payload []byte) err
 		b.o.Log.Info("node configuration applied", "generation", config.Generation)
 		b.o.Events(store.Event{Kind: "config", Reason: "Applied", Generation: config.Generation})
 	}
-	if asked || applied {
+	if b.unseen.Swap(false) || asked || applied {
 		b.Soon()
 	}
 	return nil
 }
 
-// takeNodeNonce tells whether the cloud asks for a beat, which an
-// acknowledgement alone does not.
+// takeNodeNonce tells whether a beat is due, which it is not when the nonce
+// acknowledges the last one.
 func takeNodeNonce(tx *store.Tx, n task.Nonce) (asked bool, err error) {
 	seq, err := tx.NodeInt(store.NodeBeatSeq)
 	if err != nil {
@@ -248,8 +253,11 @@ func takeNodeNonce(tx *store.Tx, n task.Nonce) (asked bool, err error) {
 	if err := checkJump(seq, n); err != nil {
 		return false, err
 	}
-	if n.Acked > seq { // this node's memory is older than the cloud's
-		asked = true
+	// Behind: the cloud has not seen the last beat, which a mapper that has
+	// started anew does not send again by itself. Ahead: this node's memory is
+	// older than the cloud's.
+	asked = n.Acked != seq
+	if n.Acked > seq {
 		if err := tx.SetNodeInt(store.NodeBeatSeq, n.Acked); err != nil {
 			return false, err
 		}

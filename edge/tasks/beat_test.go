@@ -57,7 +57,8 @@ func TestBeat(t *testing.T) {
 	c := newCloud(t)
 	dir := t.TempDir()
 	e := c.edge(t, dir, edgeOptions{period: time.Hour})
-	b := c.nextBeat("at connect", func(task.Beat) bool { return true })
+	c.sendNode(task.Desired{Nonce: "0:0"})
+	b := c.nextBeat("when its Device is seen", func(task.Beat) bool { return true })
 	if b.StateHash != task.StateHash(nil) || b.DiskFreeBytes == 0 || b.MemoryBytes == 0 || len(b.Engines) != 1 || b.Version == "" {
 		t.Errorf("%+v", b)
 	}
@@ -68,6 +69,9 @@ func TestBeat(t *testing.T) {
 	c.sendNode(task.Desired{Nonce: fmt.Sprintf("0:%d", b.Seq)})
 	c.sendNode(task.Desired{Nonce: fmt.Sprintf("1:%d", b.Seq)})
 	last := c.nextBeat("asked for", func(n task.Beat) bool { return n.Seq > b.Seq })
+	// A mapper that has started anew shows an old acknowledgement.
+	c.sendNode(task.Desired{Nonce: fmt.Sprintf("1:%d", b.Seq)})
+	last = c.nextBeat("not acknowledged", func(n task.Beat) bool { return n.Seq > last.Seq })
 	// seq goes on above what the cloud has seen, and over restarts.
 	c.sendNode(task.Desired{Nonce: "1:1000"})
 	last = c.nextBeat("above the acknowledged", func(n task.Beat) bool { return n.Seq > 1000 && n.Seq > last.Seq })

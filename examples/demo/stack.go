@@ -25,6 +25,8 @@ type stack struct {
 
 	api, globalManager, mqtt, http string // host:port
 
+	foreignBus bool // another program is the broker at mqtt; else the mapper is
+
 	cloud, mapper, local *process
 	cloudEnds            cloud.Endpoints
 }
@@ -94,12 +96,14 @@ func (s *stack) join(ctx context.Context) error {
 	return err
 }
 
-// startMapper starts the MQTT bus, edgelink's edge half and the mapper.
+// startMapper starts the MQTT bus, unless it is another program's, edgelink's
+// edge half and the mapper.
 func (s *stack) startMapper(ctx context.Context) error {
 	file, err := s.configFile("mapper", map[string]any{
 		"node": nodeName, "identity": filepath.Join(s.edgeDir(), "identity"), "http": "",
 		"dmiSocket": filepath.Join(s.dir, "dmi.sock"), "socket": filepath.Join(s.dir, "mapper.sock"),
-		"broker":   map[string]any{"enabled": true, "listen": s.mqtt},
+		"bus":      map[string]any{"url": "tcp://" + s.mqtt},
+		"broker":   map[string]any{"enabled": !s.foreignBus, "listen": s.mqtt},
 		"edgelink": map[string]any{"enabled": true, "database": filepath.Join(s.edgeDir(), "edgelink.db")},
 	})
 	if err != nil {
