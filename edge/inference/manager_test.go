@@ -191,7 +191,7 @@ func TestSeed(t *testing.T) {
 		}
 		return s
 	}
-	if flags(7) != flags(7) || flags(7) == flags(8) {
+	if first, again := flags(7), flags(7); first != again || first == flags(8) {
 		t.Error("chance does not follow the seed")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -54,6 +55,7 @@ func (testEngine) Load(_ context.Context, path string, _ engine.Options) (engine
 				p[i] = 1
 			}
 			hold = append(hold, p)
+			runtime.KeepAlive(hold)
 		}
 	case "talk":
 		fmt.Fprintln(os.Stderr, strings.Repeat("x", 1<<20))

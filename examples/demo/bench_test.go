@@ -25,6 +25,9 @@ import (
 // The benchmarks of the whole system, with each part a process of its own.
 // `make bench` gives them enough iterations for a p99.
 
+// patience is how long a benchmark waits for what takes milliseconds.
+const patience = 30 * time.Second
+
 // BenchmarkManifestToServing measures from applying a JointInferenceService to
 // its first right answer over HTTP. Each one finds a node without the model,
 // which the deletion of the one before has taken from it.
@@ -94,7 +97,6 @@ type sighting struct {
 // reached gives when the generation was first seen.
 func reached(b *testing.B, what string, seen <-chan sighting, generation int64) time.Time {
 	b.Helper()
-	const patience = 30 * time.Second
 	timeout := time.After(patience)
 	for {
 		select {
@@ -136,16 +138,8 @@ func deviceChanges(b *testing.B, r *run) <-chan sighting {
 
 // acceptances tells of the documents that the LocalController has accepted.
 func acceptances(b *testing.B, r *run) <-chan sighting {
-	c, err := bus.New(bus.Options{URL: "tcp://" + r.mqtt, ClientID: "bench", CleanSession: true})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(c.Close)
 	seen := make(chan sighting, 4096)
-	subscribed := make(chan struct{})
-	const marker = "bench/marker"
-	c.Subscribe(marker, 1, func(bus.Message) { close(subscribed) })
-	c.Subscribe(wire.Event(nodeName, "task"), 1, func(m bus.Message) {
+	listen(b, r, wire.Event(nodeName, "task"), func(m bus.Message) {
 		at := time.Now()
 		var e struct {
 			Reason     string
@@ -155,14 +149,27 @@ func acceptances(b *testing.B, r *run) <-chan sighting {
 			seen <- sighting{e.Generation, at}
 		}
 	})
+	return seen
+}
+
+// listen subscribes on the bus, and returns when the broker knows it.
+func listen(b *testing.B, r *run, filter string, heard func(bus.Message)) {
+	c, err := bus.New(bus.Options{URL: "tcp://" + r.mqtt, ClientID: "bench", CleanSession: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	const marker = "bench/marker"
+	subscribed := make(chan struct{})
+	c.Subscribe(filter, 1, heard)
+	c.Subscribe(marker, 1, func(bus.Message) { close(subscribed) })
 	c.OnConnect(func() { _ = c.Publish(context.WithoutCancel(b.Context()), marker, 1, false, []byte("x")) })
 	c.Start(b.Context())
 	select {
 	case <-subscribed:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		b.Fatal("no connection to the bus")
 	}
-	return seen
 }
 
 // BenchmarkIdleMemory gives the resident memory of each part while nothing is
@@ -170,8 +177,12 @@ func acceptances(b *testing.B, r *run) <-chan sighting {
 // them answered before. It is the most that is seen in three seconds.
 func BenchmarkIdleMemory(b *testing.B) {
 	r := ready(b)
-	if err := r.kube.nodeHeard(b.Context(), time.Time{}); err != nil {
-		b.Fatal(err)
+	linked := make(chan struct{}, 16)
+	listen(b, r, wire.TaskDesired(nodeName, "sedna", task.NodeDeviceName(nodeName)), func(bus.Message) { linked <- struct{}{} })
+	select {
+	case <-linked: // the node's Device came down
+	case <-time.After(patience):
+		b.Fatal("the node is not linked to the cloud")
 	}
 	b.Run("no-service", r.resident)
 	if err := r.serve(b.Context()); err != nil {

@@ -10,12 +10,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
@@ -40,6 +42,7 @@ func OpenKube(kubeconfig string) (Kube, error) {
 		return Kube{}, err
 	}
 	cfg.QPS = -1
+	log.SetLogger(logr.Discard()) // or the library complains of having none, after half a minute
 	scheme := runtime.NewScheme()
 	if err := errors.Join(sedna.AddToScheme(scheme), devices.AddToScheme(scheme)); err != nil {
 		return Kube{}, err

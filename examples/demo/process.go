@@ -91,11 +91,17 @@ func (p *process) stop() error {
 		return nil
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	return p.wait()
+}
+
+// wait waits for the end of a process that is ending, and kills it when it does
+// not end.
+func (p *process) wait() error {
 	select {
 	case <-p.done:
 	case <-time.After(20 * time.Second):
 		p.kill()
-		return fmt.Errorf("%s did not end in 20 s after SIGTERM", p.name)
+		return fmt.Errorf("%s did not end in 20 s", p.name)
 	}
 	var exit *exec.ExitError
 	if errors.As(p.err, &exit) && exit.ExitCode() != 0 {

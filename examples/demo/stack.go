@@ -167,7 +167,7 @@ func (s *stack) sensor(ctx context.Context, service, phase string, window int, s
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := p.stop(); err != nil {
+	if err := p.wait(); err != nil { // it is ready when it is done
 		return nil, 0, err
 	}
 	f, err := os.Open(out)
