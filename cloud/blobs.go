@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -59,8 +60,29 @@ type sweeper struct {
 	grace  time.Duration
 	now    func() time.Time
 	log    *slog.Logger
-	kick   chan struct{}   // capacity 1: look now
-	named  map[string]bool // digests that were named since this process started
+	kick   chan struct{} // capacity 1: look now
+
+	mu    sync.Mutex
+	named map[string]bool // digests that were named since this process started
+}
+
+// Used tells that a Model names the digest.
+func (s *sweeper) Used(sha256 string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.named[sha256] = true
+}
+
+func (s *sweeper) used(sha256 string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.named[sha256]
+}
+
+func (s *sweeper) forget(sha256 string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.named, sha256)
 }
 
 // Start looks now and then until ctx ends.
@@ -99,10 +121,10 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	}
 	for _, b := range have {
 		if named[b.SHA256] {
-			s.named[b.SHA256] = true
+			s.Used(b.SHA256)
 			continue
 		}
-		if !s.named[b.SHA256] {
+		if !s.used(b.SHA256) {
 			stored, err := s.blobs.StoredAt(b.SHA256)
 			if err != nil || s.now().Sub(stored) < s.grace {
 				continue
@@ -111,7 +133,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		if err := s.blobs.Delete(ctx, b.SHA256); err != nil {
 			return err
 		}
-		delete(s.named, b.SHA256)
+		s.forget(b.SHA256)
 		s.log.Info("blob removed, nothing names it", "sha256", b.SHA256, "bytes", b.Size)
 	}
 	return nil
@@ -132,6 +154,9 @@ func (s *sweeper) inUse(ctx context.Context) (map[string]bool, error) {
 		return nil, err
 	}
 	for i := range tasks.Items {
+		if !twin.IsTask(&tasks.Items[i]) {
+			continue // somebody's own Device
+		}
 		doc, err := twin.Document(&tasks.Items[i])
 		if err != nil {
 			return nil, err // better to keep too much

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -26,9 +27,15 @@ type Config struct {
 	Kubernetes Kubernetes `yaml:"kubernetes"`
 	// Edgelink serves nodes on which KubeEdge does not run. Default true.
 	Edgelink bool `yaml:"edgelink"`
+	// Lose lists what edgelink loses as KubeEdge does, for tests. Of what
+	// there is the cloud's half loses first-report; the rest is for mappers.
+	Lose []string `yaml:"lose"`
 	// RepairAfter is how long a node may take to confirm a task before it is
 	// delivered again. Default 10s.
 	RepairAfter time.Duration `yaml:"repairAfter"`
+	// RepairMax is the longest time between two such deliveries, which doubles.
+	// Default 10m.
+	RepairMax time.Duration `yaml:"repairMax"`
 	// Limits on what comes from outside.
 	Limits Limits `yaml:"limits"`
 }
@@ -67,6 +74,7 @@ func DefaultConfig() Config {
 		Kubernetes:  Kubernetes{Embedded: true, Addr: "127.0.0.1:16443"},
 		Edgelink:    true,
 		RepairAfter: 10 * time.Second,
+		RepairMax:   10 * time.Minute,
 		Limits:      Limits{Blob: 2 << 30, ModelMemory: 2 << 30, InferenceBody: 16 << 20, BlobGrace: time.Hour},
 	}
 }
@@ -86,8 +94,11 @@ func (c *Config) Check() error {
 	if _, _, err := net.SplitHostPort(c.Kubernetes.Addr); c.Kubernetes.Embedded && err != nil {
 		return bad("kubernetes.addr", "host:port")
 	}
+	if _, err := losses.Parse("lose", c.Lose); err != nil {
+		return err
+	}
 	for key, v := range map[string]int64{"limits.blob": c.Limits.Blob, "limits.modelMemory": c.Limits.ModelMemory,
-		"limits.inferenceBody": c.Limits.InferenceBody, "limits.blobGrace": int64(c.Limits.BlobGrace), "repairAfter": int64(c.RepairAfter)} {
+		"limits.inferenceBody": c.Limits.InferenceBody, "limits.blobGrace": int64(c.Limits.BlobGrace), "repairAfter": int64(c.RepairAfter), "repairMax": int64(c.RepairMax)} {
 		if v <= 0 {
 			return bad(key, "more than 0")
 		}

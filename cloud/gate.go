@@ -82,5 +82,9 @@ func mayAdminister(r *http.Request) *wire.Error {
 	if identity.IsAdmin(r) {
 		return nil
 	}
-	return wire.E(wire.Unauthenticated, "", "an administrator's client certificate is needed", "use the one in the kubeconfig")
+	const message, hint = "an administrator's client certificate is needed", "use the one in the kubeconfig"
+	if _, ok := identity.NodeFrom(r); ok {
+		return wire.E(wire.PermissionDenied, "", message, hint)
+	}
+	return wire.E(wire.Unauthenticated, "", message, hint)
 }

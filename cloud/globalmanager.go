@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -31,6 +32,7 @@ import (
 	"github.com/edgetwin/sedna/lib/blob"
 	"github.com/edgetwin/sedna/lib/daemon"
 	"github.com/edgetwin/sedna/lib/identity"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/manifests"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
@@ -73,6 +75,11 @@ type manager struct {
 // of a GlobalManager; ttl 0 is ten minutes.
 func CreateToken(dataDir, node string, ttl time.Duration) (string, error) {
 	cfg := Config{DataDir: dataDir}
+	// The name becomes a label and a part of names of Devices.
+	if len(validation.IsDNS1123Subdomain(node)) > 0 || len(node) > validation.LabelValueMaxLength {
+		return "", wire.E(wire.InvalidArgument, "node", fmt.Sprintf("expected a node name of at most %d lower-case letters, digits, '-' and '.', got %.80q",
+			validation.LabelValueMaxLength, node), "")
+	}
 	if _, err := os.Stat(cfg.pkiDir()); err != nil {
 		return "", fmt.Errorf("no GlobalManager has been started on %s: %w", dataDir, err)
 	}
@@ -81,6 +88,12 @@ func CreateToken(dataDir, node string, ttl time.Duration) (string, error) {
 		return "", err
 	}
 	return identity.CreateToken(cfg.tokensDir(), ca.Pin(), node, ttl, time.Now())
+}
+
+// DropTokens makes the unused tokens of node worthless, for when it is revoked.
+func DropTokens(dataDir, node string) error {
+	cfg := Config{DataDir: dataDir}
+	return identity.DropTokens(cfg.tokensDir(), node)
 }
 
 // Run runs a GlobalManager until ctx ends. It calls ready once, when nodes and
@@ -210,13 +223,13 @@ func (m *manager) controllers(nodes *twin.Nodes) error {
 	tasks := &twin.Tasks{Client: kube, Signer: signer{m.keys}, Now: time.Now}
 	obs := twin.NewObserver(kube, nodes, m.metrics)
 	changed := make(chan event.TypedGenericEvent[*devices.Device], 1024)
-	deviceCtl := twin.NewController(tasks, nodes, obs, twin.Timings{RepairAfter: m.cfg.RepairAfter}, changed, m.log)
+	deviceCtl := twin.NewController(tasks, nodes, obs, twin.Timings{RepairAfter: m.cfg.RepairAfter, RepairMax: m.cfg.RepairMax}, changed, m.log)
 	jobs := controllers.Jobs{Client: kube, Tasks: tasks, Nodes: nodes, Obs: obs}
 	for _, c := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		deviceCtl,
 		twin.NewNodeController(tasks, nodes, obs, deviceCtl, m.log),
-		&controllers.Model{Client: kube, Size: m.blobs.Size, Stored: m.blobs.stored, Gone: m.sweeper.Kick},
-		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs.Dir}, Changed: changed},
+		&controllers.Model{Client: kube, Size: m.blobs.Size, Stored: m.blobs.stored, Used: m.sweeper.Used, Gone: m.sweeper.Kick},
+		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs.Dir}, Changed: changed, Gone: m.sweeper.Kick},
 	} {
 		if err := c.SetupWithManager(m.ctrl); err != nil {
 			return err
@@ -240,7 +253,11 @@ func (m *manager) doors(nodes *twin.Nodes) error {
 	m.mux.Handle("/v2", m.inference)
 	m.mux.Handle("/v2/", m.inference)
 	if m.cfg.Edgelink {
-		m.link, err = edgelink.New(edgelink.Config{Client: m.ctrl.GetClient(), Cache: m.ctrl.GetCache(), Node: m.gate.Node, Metrics: m.metrics, Log: m.log})
+		lose, err := losses.Parse("lose", m.cfg.Lose)
+		if err != nil {
+			return err
+		}
+		m.link, err = edgelink.New(edgelink.Config{Lose: lose, Client: m.ctrl.GetClient(), Cache: m.ctrl.GetCache(), Node: m.gate.Node, Metrics: m.metrics, Log: m.log})
 		if err != nil {
 			return err
 		}

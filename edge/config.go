@@ -22,6 +22,10 @@ type Config struct {
 	// IdentityDir holds the node's key, certificate and pinned keys, as
 	// "sedna join" writes them. Empty: identity under DataDir.
 	IdentityDir string `yaml:"identityDir"`
+	// EnrolToken gives the node its identity at the first start, where IdentityDir
+	// holds none: what "sedna token create" prints. Node and CloudURL are needed
+	// with it. Not looked at afterwards.
+	EnrolToken config.Secret `yaml:"enrolToken"`
 	// HTTP is where the local API listens, host:port; port 0 takes a free one.
 	// Default 127.0.0.1:9100. Beyond loopback a Token is needed.
 	HTTP string `yaml:"http"`

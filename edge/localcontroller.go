@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
 	c.log = slog.New(leveled{deps.Log.Handler(), &c.level})
-	node, err := identity.LoadNode(cfg.IdentityDir)
+	node, err := c.identify(ctx)
 	if err != nil {
 		return err
 	}
@@ -93,6 +93,31 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	defer c.bus.Close()
 	return c.run(ctx, deps)
 }
+
+// identify loads the node's identity, or enrols the node where there is none
+// yet and a token says that it may.
+func (c *controller) identify(ctx context.Context) (*identity.Node, error) {
+	node, err := identity.LoadNode(c.cfg.IdentityDir)
+	if !wire.IsCode(err, wire.NotFound) || c.cfg.EnrolToken == "" {
+		return node, err
+	}
+	switch {
+	case c.cfg.Node == "":
+		return nil, wire.E(wire.InvalidArgument, "node", "missing, and enrolToken is to enrol this node", "")
+	case c.cfg.CloudURL == "":
+		return nil, wire.E(wire.InvalidArgument, "cloudURL", "missing, and enrolToken is to enrol this node", "")
+	}
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	node, err = identity.Enrol(ctx, c.cfg.CloudURL, string(c.cfg.EnrolToken), c.cfg.Node, c.cfg.IdentityDir)
+	if err == nil {
+		c.log.Info("enrolled", "node", c.cfg.Node, "cloud", c.cfg.CloudURL)
+	}
+	return node, err
+}
+
+// enrolTimeout bounds the enrolment at the first start.
+const enrolTimeout = time.Minute
 
 // build makes the parts; nothing runs yet.
 func (c *controller) build(ctx context.Context, node *identity.Node, deps Deps) (err error) {

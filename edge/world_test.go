@@ -109,11 +109,11 @@ func (w *world) grant(csr []byte) (identity.Grant, error) {
 
 // serveCloud has blobs and renews certificates, for nodes with a certificate.
 func (w *world) serveCloud(rw http.ResponseWriter, r *http.Request) {
-	if len(r.TLS.PeerCertificates) == 0 {
+	if len(r.TLS.PeerCertificates) == 0 && r.URL.Path != identity.EnrolPath {
 		http.Error(rw, "who are you?", http.StatusUnauthorized)
 		return
 	}
-	if r.URL.Path == identity.RenewPath {
+	if r.URL.Path == identity.RenewPath || r.URL.Path == identity.EnrolPath {
 		var req identity.EnrolRequest
 		err := json.NewDecoder(r.Body).Decode(&req)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/edgetwin/sedna/cloud"
 	"github.com/edgetwin/sedna/cloud/twin"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	"github.com/edgetwin/sedna/models/task"
@@ -26,6 +27,11 @@ func nodeCommand(p *place) *cobra.Command {
 					d.Annotations = map[string]string{}
 				}
 				d.Annotations[twin.AnnotationRevoked] = time.Now().UTC().Format(time.RFC3339)
+				if p.kubeconfig == "" { // tokens are where the GlobalManager's data is
+					if err := cloud.DropTokens(p.dataDir, args[0]); err != nil {
+						return err
+					}
+				}
 				return c.Patch(cmd.Context(), d, client.MergeFrom(before))
 			})
 		},

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,6 +36,9 @@ type problem struct{ reason, message string }
 
 func (p *problem) Error() string { return p.reason + ": " + p.message }
 
+// errNoMatch says that a selector picks no node.
+var errNoMatch = &problem{sedna.ReasonNodeNotFound, "no enrolled node's Device carries the labels of nodeSelector"}
+
 // nodes gives the nodes that a worker is to run on: the named one, or all that
 // match the selector.
 func (j *Jobs) nodes(ctx context.Context, name string, selector map[string]string) ([]string, error) {
@@ -47,7 +51,7 @@ func (j *Jobs) nodes(ctx context.Context, name string, selector map[string]strin
 	}
 	names, err := j.Nodes.Matching(ctx, selector)
 	if err == nil && len(names) == 0 {
-		err = &problem{sedna.ReasonNodeNotFound, "no enrolled node's Device carries the labels of nodeSelector"}
+		err = errNoMatch
 	}
 	slices.Sort(names)
 	return names, err
@@ -64,6 +68,10 @@ func (j *Jobs) model(ctx context.Context, namespace, name string) (*sedna.Model,
 		return nil, task.Model{}, &problem{sedna.ReasonModelNotFound, fmt.Sprintf("Model %s/%s does not exist", namespace, name)}
 	}
 	t, err := TaskModel(m)
+	var p *problem
+	if errors.As(err, &p) {
+		err = &problem{p.reason, fmt.Sprintf("Model %s/%s: %s", namespace, name, p.message)}
+	}
 	return m, t, err
 }
 

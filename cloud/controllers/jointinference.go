@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -46,6 +49,9 @@ type JointInference struct {
 	Cloud CloudModels
 	// Changed gets the task Devices about which there is news.
 	Changed <-chan event.TypedGenericEvent[*devices.Device]
+	// Gone is called when a service is gone, and the blobs that its tasks named
+	// may be of no use.
+	Gone func()
 }
 
 // SetupWithManager registers the controller.
@@ -59,7 +65,7 @@ func (r *JointInference) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("jointinferenceservice").For(&sedna.JointInferenceService{}).
 		Watches(&sedna.Model{}, handler.EnqueueRequestsFromMapFunc(r.servicesOf)).
 		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, ofTask)).
-		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, handler.TypedEnqueueRequestsFromMapFunc(r.waitingFor))).
+		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, handler.TypedEnqueueRequestsFromMapFunc(r.waitingFor), nodeMoved())).
 		WatchesRawSource(source.Channel(r.Changed, ofTask)).
 		Complete(r)
 }
@@ -71,8 +77,18 @@ func (r *JointInference) servicesOf(ctx context.Context, m client.Object) []reco
 	})
 }
 
-// waitingFor finds the services that may run on a node whose Device came,
-// changed its labels or went.
+// nodeMoved lets pass that a node came, changed its labels or went, and not
+// its beats.
+func nodeMoved() predicate.TypedFuncs[*devices.Device] {
+	return predicate.TypedFuncs[*devices.Device]{
+		UpdateFunc: func(e event.TypedUpdateEvent[*devices.Device]) bool {
+			return !maps.Equal(e.ObjectOld.Labels, e.ObjectNew.Labels)
+		},
+	}
+}
+
+// waitingFor finds the services that run, or may run, on a node whose Device
+// came, changed its labels or went.
 func (r *JointInference) waitingFor(ctx context.Context, d *devices.Device) []reconcile.Request {
 	if !twin.IsNode(d) {
 		return nil
@@ -81,13 +97,13 @@ func (r *JointInference) waitingFor(ctx context.Context, d *devices.Device) []re
 		node, selector := placement(&s.Spec.EdgeWorker)
 		placed := slices.ContainsFunc(s.Status.Nodes, func(n sedna.NodeStatus) bool { return n.Name == d.Labels[task.LabelNode] })
 		if node != "" {
-			return node == d.Labels[task.LabelNode] && !placed
+			return node == d.Labels[task.LabelNode]
 		}
 		matches := len(selector) > 0
 		for k, v := range selector {
 			matches = matches && d.Labels[k] == v
 		}
-		return matches != placed
+		return matches || placed
 	})
 }
 
@@ -108,8 +124,16 @@ func (r *JointInference) requests(ctx context.Context, namespace string, uses fu
 // Reconcile brings one service forward.
 func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	s := &sedna.JointInferenceService{}
-	if err := r.Client.Get(ctx, req.NamespacedName, s); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	err := r.Client.Get(ctx, req.NamespacedName, s)
+	if apierrors.IsNotFound(err) {
+		// finish may have let the service go before the cache showed the Device
+		// that was made last.
+		_, err := r.Tasks.Sync(ctx, twin.Owner{Kind: task.KindJointInference, Namespace: req.Namespace, Name: req.Name}, nil)
+		r.Gone()
+		return ctrl.Result{}, err
+	}
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	owner := twin.Owner{Kind: task.KindJointInference, Namespace: s.Namespace, Name: s.Name, UID: s.UID}
 	if !s.DeletionTimestamp.IsZero() {
@@ -146,23 +170,32 @@ func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 }
 
 // carryOut plans the service and writes its tasks. On a problem the tasks that
-// exist stay as they are: what serves goes on serving.
+// exist stay as they are, since what serves goes on serving; but those on nodes
+// that were forgotten end, and all when the selector matches no node any more.
 func (r *JointInference) carryOut(ctx context.Context, s *sedna.JointInferenceService, owner twin.Owner) ([]devices.Device, error) {
 	want, err := r.plan(ctx, s)
-	if err != nil {
-		tasks, listErr := r.Tasks.List(ctx, owner)
-		return tasks, errors.Join(err, listErr)
+	if err == nil || errors.Is(err, errNoMatch) {
+		tasks, syncErr := r.Tasks.Sync(ctx, owner, want)
+		return tasks, errors.Join(err, syncErr)
 	}
-	return r.Tasks.Sync(ctx, owner, want)
+	tasks, listErr := r.Tasks.List(ctx, owner)
+	err = errors.Join(err, listErr)
+	for i := range tasks {
+		if exists, lookErr := r.Nodes.Exists(ctx, tasks[i].Labels[task.LabelNode]); lookErr == nil && !exists {
+			err = errors.Join(err, r.Tasks.Stop(ctx, &tasks[i]))
+		}
+	}
+	return tasks, err
 }
 
 // plan says which tasks the service needs.
 func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceService) ([]twin.Want, error) {
 	edge, cloud := &s.Spec.EdgeWorker, &s.Spec.CloudWorker
-	for worker, template := range map[string]*corev1.PodTemplateSpec{"edgeWorker": edge.Template, "cloudWorker": cloud.Template} {
-		if template != nil {
-			return nil, needsPodRuntime(worker, template)
-		}
+	if edge.Template != nil {
+		return nil, needsPodRuntime("edgeWorker", edge.Template)
+	}
+	if cloud.Template != nil {
+		return nil, needsPodRuntime("cloudWorker", cloud.Template)
 	}
 	_, edgeModel, err := r.model(ctx, s.Namespace, edge.Model.Name)
 	if err != nil {

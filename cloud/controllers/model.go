@@ -32,7 +32,10 @@ type Model struct {
 	Size func(ctx context.Context, sha256 string) (int64, error)
 	// Stored gets the digest of each blob that arrives.
 	Stored <-chan event.TypedGenericEvent[string]
-	// Gone is called when a Model is gone, and its blob may be of no use.
+	// Used is called with each digest that a Model names.
+	Used func(sha256 string)
+	// Gone is called when a Model is gone or names another blob, and the one
+	// that it named may be of no use.
 	Gone func()
 }
 
@@ -68,9 +71,15 @@ func (r *Model) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, e
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if d := DigestOf(m); d != "" {
+		r.Used(d)
+	}
 	before := m.DeepCopy()
 	if err := r.observe(ctx, m); err != nil {
 		return ctrl.Result{}, err
+	}
+	if before.Status.Digest != "" && before.Status.Digest != m.Status.Digest {
+		r.Gone()
 	}
 	if equality.Semantic.DeepEqual(before.Status, m.Status) {
 		return ctrl.Result{}, nil

@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -22,6 +23,8 @@ type Config struct {
 	// asked again while a link lives, so that a withdrawn or expired
 	// certificate ends it. Required.
 	Node func(*http.Request) (string, error)
+
+	Lose losses.Set // what KubeEdge loses, to be lost here too: of it, the first report of each property is this half's
 
 	Limits  Limits
 	Metrics *metrics.Registry // required

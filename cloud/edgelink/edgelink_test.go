@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
+	"github.com/edgetwin/sedna/lib/losses"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	pb "github.com/edgetwin/sedna/models/dmi"
 	"github.com/edgetwin/sedna/models/wire"
@@ -19,8 +20,9 @@ import (
 
 // TestEdgelink shares one API server; each part has its own namespace and node.
 func TestEdgelink(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, losses.Set{})
 	t.Run("down", w.testDown)
+	t.Run("binding anew", w.testBindingAnew)
 	t.Run("conversion", w.testConversion)
 	t.Run("up", w.testUp)
 	t.Run("up refused", w.testUpRefused)
@@ -30,6 +32,9 @@ func TestEdgelink(t *testing.T) {
 	t.Run("links", w.testLinks)
 	eventually(t, "status without a device is deleted", func() bool { return w.status(t, "left", "behind") == nil })
 }
+
+// TestLoseFirstReport has a server of its own.
+func TestLoseFirstReport(t *testing.T) { newWorld(t, losses.Set{FirstReport: true}).testFirstReport(t) }
 
 func (w *world) testDown(t *testing.T) {
 	e := w.link(t, w.identify(t, "n1"))

@@ -68,6 +68,14 @@ func (l *link) send(conn *websocket.Conn) error {
 	}
 	for {
 		if k, ok := l.queue.next(); ok {
+			if l.queue.hasLeft(k) {
+				if err := l.write(conn, &wire.Frame{Type: wire.FrameRemove, Namespace: k.Namespace, Name: k.Name}); err != nil {
+					return err
+				}
+				if l.s.index.nodeOf(k) != l.node {
+					continue
+				}
+			}
 			if err := l.sendDevice(conn, k); err != nil {
 				return err
 			}

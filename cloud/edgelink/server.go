@@ -93,6 +93,15 @@ func (s *Server) notify(name string, keys ...key) {
 	}
 }
 
+// left has the Device removed from the node, even if it is bound again by then.
+func (s *Server) left(name string, k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes[name]; n != nil && n.link != nil {
+		n.link.queue.addLeft(k)
+	}
+}
+
 // ServeHTTP turns a request of a node into its link.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, err := s.c.Node(r)

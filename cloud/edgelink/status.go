@@ -83,7 +83,7 @@ func (w *statusWriter) write(ctx context.Context, node string, k key, r *report)
 	if err != nil {
 		return err
 	}
-	if !apply(&st.status, d, r, time.Now()) {
+	if !apply(&st.status, d, r, time.Now(), w.c.Lose.FirstReport) {
 		return nil
 	}
 	if exists {
@@ -156,8 +156,9 @@ func (w *statusWriter) create(ctx context.Context, d *devices.Device, st *device
 }
 
 // apply puts the report into the status; false when nothing in it may go
-// there. Only properties that the Device declares are kept, in its order.
-func apply(st *devices.DeviceStatusStatus, d *devices.Device, r *report, now time.Time) bool {
+// there. Only properties that the Device declares are kept, in its order. With
+// loseFirst a property's first report makes an empty entry, as in cloudcore.
+func apply(st *devices.DeviceStatusStatus, d *devices.Device, r *report, now time.Time, loseFirst bool) bool {
 	have := map[string]devices.Twin{}
 	for _, t := range st.Twins {
 		have[t.PropertyName] = t
@@ -169,7 +170,9 @@ func apply(st *devices.DeviceStatusStatus, d *devices.Device, r *report, now tim
 	}
 	for _, p := range d.Spec.Properties {
 		t, ok := have[p.Name]
-		if v, reported := r.twins[p.Name]; reported {
+		if v, reported := r.twins[p.Name]; reported && !ok && loseFirst {
+			t, ok, news = devices.Twin{PropertyName: p.Name}, true, true
+		} else if reported {
 			t, ok, news = devices.Twin{PropertyName: p.Name, Reported: at(v.Reported), ObservedDesired: at(v.ObservedDesired)}, true, true
 		}
 		if ok {

@@ -70,7 +70,7 @@ func (s *Server) deviceChanged(old, o any) {
 	}
 	k := client.ObjectKeyFromObject(d)
 	if before := s.index.put(d); before != d.Spec.NodeName {
-		s.notify(before, k)
+		s.left(before, k)
 	}
 	s.notify(d.Spec.NodeName, k)
 	if before, was := old.(*devices.Device); was && before.UID != d.UID {

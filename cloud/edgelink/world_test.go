@@ -22,6 +22,7 @@ import (
 	"github.com/edgetwin/sedna/cloud/controlplane/controlplanetest"
 	"github.com/edgetwin/sedna/cloud/edgelink"
 	"github.com/edgetwin/sedna/lib/identity"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/manifests"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
@@ -43,7 +44,7 @@ type world struct {
 	revoked func(node string)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, lose losses.Set) *world {
 	t.Helper()
 	crds, err := manifests.CRDs()
 	if err != nil {
@@ -78,7 +79,7 @@ func newWorld(t *testing.T) *world {
 	w.revoked = func(node string) { gone <- node }
 	var revoked []string
 	w.server, err = edgelink.New(edgelink.Config{
-		Client: cached, Cache: objects, Metrics: w.metrics,
+		Client: cached, Cache: objects, Metrics: w.metrics, Lose: lose,
 		Limits: edgelink.Limits{Links: 4, Ping: 50 * time.Millisecond},
 		Node: nodeFunc(func(node string) bool {
 			select {

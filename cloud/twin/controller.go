@@ -6,15 +6,16 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/edgetwin/sedna/lib/faults"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	"github.com/edgetwin/sedna/models/task"
 )
@@ -23,11 +24,18 @@ import (
 type Timings struct {
 	RepairAfter time.Duration // an unconfirmed document is first delivered again after this long
 	RepairMax   time.Duration // the longest time between two repairs
+	SilentAfter time.Duration // the Device of a node that is silent for this long is bound anew
+	UnboundFor  time.Duration // between taking a Device off its node and binding it again
 }
 
 // rebindEvery says which repair takes the Device off its node and binds it
-// again instead of raising the nonce: membership that was lost needs it.
+// again instead of raising the nonce: membership that was lost needs it. A
+// Device that never reported is bound anew each time.
 const rebindEvery = 3
+
+// earlyRepairs are those that a beat brings forward: the ones before it may
+// have been in vain because the link was down.
+const earlyRepairs = 6
 
 // Controller looks after task Devices: it acknowledges reports, repairs lost
 // deliveries, and releases Devices whose tasks are stopped.
@@ -44,13 +52,14 @@ type Controller struct {
 
 	mu      sync.Mutex
 	repairs map[types.UID]repair
-	told    map[types.UID]int64 // seq of the last report that was passed on to the job's controller
+	unbound map[types.UID]time.Time // when a Device was first seen without a node
+	told    map[types.UID]int64     // seq of the last report that was passed on to the job's controller
 }
 
 type repair struct {
 	generation int64
 	count      int
-	next       time.Time
+	last, next time.Time
 }
 
 // NewController makes a Controller. Each news about a task is sent to changed,
@@ -62,28 +71,48 @@ func NewController(tasks *Tasks, nodes *Nodes, obs *Observer, t Timings, changed
 	if t.RepairMax == 0 {
 		t.RepairMax = 10 * time.Minute
 	}
+	if t.SilentAfter == 0 {
+		t.SilentAfter = AliveFor
+	}
+	if t.UnboundFor == 0 {
+		t.UnboundFor = 3 * time.Second
+	}
 	return &Controller{
 		client: tasks.Client, tasks: tasks, nodes: nodes, obs: obs, timings: t, now: tasks.Now, log: log,
 		changed: changed, poked: make(chan event.TypedGenericEvent[*devices.Device], 1024),
-		repairs: map[types.UID]repair{}, told: map[types.UID]int64{},
+		repairs: map[types.UID]repair{}, unbound: map[types.UID]time.Time{}, told: map[types.UID]int64{},
 	}
 }
 
 // SetupWithManager registers the controller.
 func (c *Controller) SetupWithManager(mgr ctrl.Manager) error {
 	isTask := predicate.NewPredicateFuncs(func(o client.Object) bool { return IsTask(o.(*devices.Device)) })
-	sameName := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s *devices.DeviceStatus) []reconcile.Request {
-		return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(s)}}
-	})
+	statuses, err := sameName(mgr)
+	if err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(mgr).Named("task-device").
 		For(&devices.Device{}, ctrlPredicate(isTask)).
-		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.DeviceStatus{}, sameName)).
+		WatchesRawSource(statuses).
 		WatchesRawSource(source.Channel(c.poked, &handler.TypedEnqueueRequestForObject[*devices.Device]{})).
 		Complete(c)
 }
 
 // Reconcile brings one task Device forward.
 func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	return again(c.reconcile(ctx, req))
+}
+
+// again has what met another writer looked at anew, soon: cloudcore up to 1.22
+// writes reports into the same object, so it happens all the time.
+func again(r ctrl.Result, err error) (ctrl.Result, error) {
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: 50 * time.Millisecond}, nil
+	}
+	return r, err
+}
+
+func (c *Controller) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	d := &devices.Device{}
 	if err := c.client.Get(ctx, req.NamespacedName, d); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -106,11 +135,11 @@ func (c *Controller) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		if s.Document.State != task.Deleted {
 			// Somebody deleted the Device itself: the task ends by document all the same.
-			return ctrl.Result{}, c.tasks.stop(ctx, d)
+			return ctrl.Result{}, c.tasks.Stop(ctx, d)
 		}
 	}
-	if d.Spec.NodeName == "" {
-		return ctrl.Result{}, c.tasks.Bind(ctx, d)
+	if !c.isBound(d) {
+		return c.bind(ctx, d)
 	}
 	if s.Report != nil {
 		if err := c.tell(ctx, d, s.Report.Seq); err != nil {
@@ -156,9 +185,9 @@ func (c *Controller) tell(ctx context.Context, d *devices.Device, seq int64) err
 	return nil
 }
 
-// repair delivers a document again that was not confirmed in time: first by
-// raising the nonce, every third time by binding the Device anew. Only a node
-// that was heard of lately is worth the writes.
+// repair delivers a document again that was not confirmed in time, by raising
+// the nonce or by binding the Device anew. Only a node that was heard of lately
+// is worth the writes.
 func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ctrl.Result, error) {
 	if s.Confirmed() {
 		c.mu.Lock()
@@ -177,26 +206,55 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 	if wait := r.next.Sub(now); wait > 0 {
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
-	alive, err := c.nodes.Alive(ctx, d.Labels[task.LabelNode], now)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	if !alive {
+	if !c.nodes.Alive(d.Labels[task.LabelNode], now) {
 		return ctrl.Result{RequeueAfter: task.BeatSeconds * time.Second}, nil
 	}
+	if s.Report != nil && faults.Off(faults.NonceRepair) {
+		return ctrl.Result{}, nil
+	}
 	r.count++
+	r.last = now
 	r.next = now.Add(min(c.timings.RepairAfter<<min(r.count, 16), c.timings.RepairMax))
 	c.mu.Lock()
 	c.repairs[d.UID] = r
 	c.mu.Unlock()
 	c.log.Info("document not confirmed, delivering again", "device", d.Name, "namespace", d.Namespace, "node", d.Spec.NodeName,
 		"generation", s.Document.Generation, "attempt", r.count)
-	if r.count%rebindEvery == 0 {
-		err = c.tasks.Rebind(ctx, d)
+	var err error
+	if (r.count%rebindEvery == 0 || s.Report == nil) && !faults.Off(faults.Rebinding) {
+		err = c.tasks.Unbind(ctx, d)
 	} else {
 		err = c.Ask(ctx, d)
 	}
 	return ctrl.Result{RequeueAfter: r.next.Sub(now)}, err
+}
+
+// isBound tells whether d has a node.
+func (c *Controller) isBound(d *devices.Device) bool {
+	if d.Spec.NodeName == "" {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.unbound, d.UID)
+	return true
+}
+
+// bind binds a Device again that has been without a node for long enough.
+func (c *Controller) bind(ctx context.Context, d *devices.Device) (ctrl.Result, error) {
+	now := c.now()
+	c.mu.Lock()
+	since, ok := c.unbound[d.UID]
+	if !ok {
+		since = now
+		c.unbound[d.UID] = since
+	}
+	wait := since.Add(c.timings.UnboundFor).Sub(now)
+	c.mu.Unlock()
+	if wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	return ctrl.Result{}, c.tasks.Bind(ctx, d)
 }
 
 // Ask raises the nonce: the document is delivered once more, and the node
@@ -210,12 +268,24 @@ func (c *Controller) Ask(ctx context.Context, d *devices.Device) error {
 	return c.tasks.SetNonce(ctx, d, n)
 }
 
-// Poke has a Device looked at now, when its node was heard of after a silence.
-func (c *Controller) Poke(ctx context.Context, d *devices.Device) {
+// Poke has a Device looked at now that its node was heard of. What was not
+// confirmed is delivered again at once, and after a silence as if for the
+// first time.
+func (c *Controller) Poke(ctx context.Context, d *devices.Device, silence bool) {
+	now := c.now()
 	c.mu.Lock()
-	if r, ok := c.repairs[d.UID]; ok {
-		r.next = c.now()
+	r, ok := c.repairs[d.UID]
+	switch {
+	case silence && ok:
+		r.next, r.count = now, 0
 		c.repairs[d.UID] = r
+	case silence:
+	case ok && r.next.After(now) && 0 < r.count && r.count <= earlyRepairs && now.Sub(r.last) >= c.timings.RepairAfter:
+		r.next = now
+		c.repairs[d.UID] = r
+	default:
+		c.mu.Unlock()
+		return
 	}
 	c.mu.Unlock()
 	select {
@@ -229,5 +299,6 @@ func (c *Controller) forget(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.repairs, uid)
+	delete(c.unbound, uid)
 	delete(c.told, uid)
 }

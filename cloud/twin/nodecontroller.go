@@ -9,10 +9,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	"github.com/edgetwin/sedna/models/task"
@@ -38,10 +35,11 @@ type NodeController struct {
 
 type beatSeen struct {
 	seq        int64
-	at         time.Time
 	mismatched bool      // the beat before already differed
 	asked      time.Time // when everything was last asked for again
 	refused    string
+	repairAt   time.Time // when the Device is bound anew if the node stays silent
+	repairWait time.Duration
 }
 
 // NewNodeController makes a NodeController.
@@ -52,20 +50,22 @@ func NewNodeController(tasks *Tasks, nodes *Nodes, obs *Observer, ctl *Controlle
 // SetupWithManager registers the controller.
 func (c *NodeController) SetupWithManager(mgr ctrl.Manager) error {
 	isNode := predicate.NewPredicateFuncs(func(o client.Object) bool { return IsNode(o.(*devices.Device)) })
-	sameName := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, s *devices.DeviceStatus) []reconcile.Request {
-		if s.Namespace != c.nodes.Namespace {
-			return nil
-		}
-		return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(s)}}
-	})
+	statuses, err := sameName(mgr)
+	if err != nil {
+		return err
+	}
 	return ctrl.NewControllerManagedBy(mgr).Named("node-device").
 		For(&devices.Device{}, ctrlPredicate(isNode)).
-		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.DeviceStatus{}, sameName)).
+		WatchesRawSource(statuses).
 		Complete(c)
 }
 
 // Reconcile takes a node's latest beat.
 func (c *NodeController) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	return again(c.reconcile(ctx, req))
+}
+
+func (c *NodeController) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	d := &devices.Device{}
 	if err := c.tasks.Client.Get(ctx, req.NamespacedName, d); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -74,53 +74,93 @@ func (c *NodeController) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil
 	}
 	node := d.Labels[task.LabelNode]
-	beat, at, err := c.beat(ctx, d, node)
-	if err != nil || beat == nil {
+	beat, err := c.beat(ctx, d, node)
+	if err != nil {
 		return ctrl.Result{}, err
 	}
-	c.mu.Lock()
-	before := c.seen[node]
-	now := before
-	now.seq, now.at = beat.Seq, at
-	c.seen[node] = now
-	c.mu.Unlock()
-	if beat.Seq == before.seq {
-		return ctrl.Result{}, nil
+	if beat == nil || !c.news(node, beat.Seq) {
+		return c.repair(ctx, d, node)
 	}
+	returned := c.nodes.hear(node, c.tasks.Now())
 	own, err := c.tasksOf(ctx, node)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	returned := before.at.IsZero() || at.Sub(before.at) > AliveFor
-	if returned {
-		for i := range own {
-			c.ctl.Poke(ctx, &own[i])
-		}
+	for i := range own {
+		c.ctl.Poke(ctx, &own[i], returned)
 	}
 	if err := c.compare(ctx, node, beat, own); err != nil {
 		return ctrl.Result{}, err
 	}
 	nonce, err := NonceOf(d)
 	if err != nil || nonce.Acked >= beat.Seq {
-		return ctrl.Result{}, err
+		return ctrl.Result{RequeueAfter: AliveFor}, err
 	}
 	nonce.Acked = beat.Seq
-	return ctrl.Result{}, c.tasks.SetNonce(ctx, d, nonce)
+	return ctrl.Result{RequeueAfter: AliveFor}, c.tasks.SetNonce(ctx, d, nonce)
+}
+
+// news tells whether seq is not that of the beat that was taken last.
+func (c *NodeController) news(node string, seq int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.seen[node]
+	if s.seq == seq {
+		return false
+	}
+	s.seq, s.repairAt = seq, time.Time{}
+	c.seen[node] = s
+	return true
+}
+
+// repair binds the Device of a silent node anew now and then: KubeEdge never
+// registers a Device that was made while its link was down, and refuses all
+// beats of it.
+func (c *NodeController) repair(ctx context.Context, d *devices.Device, node string) (ctrl.Result, error) {
+	now := c.tasks.Now()
+	if !c.ctl.isBound(d) {
+		return c.ctl.bind(ctx, d)
+	}
+	if c.nodes.Alive(node, now) {
+		return ctrl.Result{RequeueAfter: AliveFor}, nil
+	}
+	c.mu.Lock()
+	s := c.seen[node]
+	if s.repairAt.IsZero() {
+		s.repairWait = c.ctl.timings.SilentAfter
+		if s.seq == 0 {
+			s.repairWait /= 5 // it was never heard of; a new node is within seconds
+		}
+		s.repairAt = now.Add(s.repairWait)
+	}
+	wait := s.repairAt.Sub(now)
+	if wait <= 0 {
+		s.repairWait = min(2*s.repairWait, c.ctl.timings.RepairMax)
+		s.repairAt = now.Add(s.repairWait)
+	}
+	next := s.repairAt.Sub(now)
+	c.seen[node] = s
+	c.mu.Unlock()
+	if wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	c.log.Info("node is silent, binding its Device anew", "node", node)
+	return ctrl.Result{RequeueAfter: next}, c.tasks.Unbind(ctx, d)
 }
 
 // beat reads and verifies the node's latest beat; nil if there is no news.
-func (c *NodeController) beat(ctx context.Context, d *devices.Device, node string) (*task.Beat, time.Time, error) {
-	props, at, err := reported(ctx, c.tasks.Client, d.Namespace, d.Name, task.BeatKeys())
+func (c *NodeController) beat(ctx context.Context, d *devices.Device, node string) (*task.Beat, error) {
+	props, _, err := reported(ctx, c.tasks.Client, d, task.BeatKeys())
 	if err != nil || props == nil {
-		return nil, at, err
+		return nil, err
 	}
 	key, err := keyOf(d)
 	if err != nil {
-		return nil, at, nil
+		return nil, nil
 	}
 	nonce, err := NonceOf(d)
 	if err != nil {
-		return nil, at, err
+		return nil, err
 	}
 	var beat task.Beat
 	if err = task.VerifyProperties(key, node, props); err == nil {
@@ -131,9 +171,9 @@ func (c *NodeController) beat(ctx context.Context, d *devices.Device, node strin
 	}
 	if err != nil {
 		c.refuse(node, props[task.PropSeq]+" "+props[task.PropSig], err)
-		return nil, at, nil
+		return nil, nil
 	}
-	return &beat, at, nil
+	return &beat, nil
 }
 
 // refuse counts a refused beat, once.

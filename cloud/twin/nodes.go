@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,9 @@ const (
 type Nodes struct {
 	Client    client.Client
 	Namespace string // of the node Devices
+
+	mu    sync.Mutex
+	heard map[string]time.Time // by node; when its latest beat came, by our clock
 }
 
 // Enrolled records the node and its public key. A node that enrols again with
@@ -134,14 +138,30 @@ func (n *Nodes) device(ctx context.Context, node string) (*devices.Device, error
 // AliveFor is how long after its last beat a node still counts as there.
 const AliveFor = 5 * task.BeatSeconds / 2 * time.Second
 
-// Alive tells whether the node was heard of lately, by the time at which the
-// cloud wrote its last beat.
-func (n *Nodes) Alive(ctx context.Context, node string, now time.Time) (bool, error) {
-	props, at, err := reported(ctx, n.Client, n.Namespace, task.NodeDeviceName(node), task.BeatKeys())
-	if err != nil || props == nil {
-		return false, err
+// silence between two beats says that the link was down in between, and that
+// KubeEdge may have lost what was on its way.
+const silence = 3 * task.BeatSeconds / 2 * time.Second
+
+// Alive tells whether a beat of the node came lately. The time written in a
+// beat is no help: it is the node's, whose clock may be wrong.
+func (n *Nodes) Alive(node string, now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at, ok := n.heard[node]
+	return ok && now.Sub(at) < AliveFor
+}
+
+// hear notes that a new beat of the node has come, and tells whether it came
+// after a silence.
+func (n *Nodes) hear(node string, now time.Time) (returned bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before, ok := n.heard[node]
+	if n.heard == nil {
+		n.heard = map[string]time.Time{}
 	}
-	return now.Sub(at) < AliveFor, nil
+	n.heard[node] = now
+	return !ok || now.Sub(before) > silence
 }
 
 // IsNode tells whether d is a node Device.
@@ -157,7 +177,7 @@ func IsTask(d *devices.Device) bool {
 // LastBeat gives the latest beat that the node of Device d has signed, and when
 // the cloud wrote it; nil if there is none.
 func LastBeat(ctx context.Context, c client.Client, d *devices.Device) (*task.Beat, time.Time, error) {
-	props, at, err := reported(ctx, c, d.Namespace, d.Name, task.BeatKeys())
+	props, at, err := reported(ctx, c, d, task.BeatKeys())
 	if err != nil || props == nil {
 		return nil, at, err
 	}

@@ -3,13 +3,20 @@ package twin
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/edgetwin/sedna/lib/metrics"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
@@ -67,7 +74,7 @@ func (o *Observer) State(ctx context.Context, d *devices.Device) (State, error) 
 	if s.Nonce, err = NonceOf(d); err != nil {
 		return s, err
 	}
-	props, at, err := reported(ctx, o.client, d.Namespace, d.Name, task.ReportKeys())
+	props, at, err := reported(ctx, o.client, d, task.ReportKeys())
 	if err != nil {
 		return s, err
 	}
@@ -124,18 +131,24 @@ func (o *Observer) Forget(uid types.UID) {
 	delete(o.last, uid)
 }
 
-// reported reads the twins of a Device that are named in keys, and when the
-// cloud wrote the report's seq. It gives nil while nothing was reported or the
+// reported reads the twins of d that are named in keys, and when the edge
+// wrote the report's seq. It gives nil while nothing was reported or the
 // report is not complete: KubeEdge leaves the values of a property's first
 // report empty.
-func reported(ctx context.Context, c client.Client, ns, name string, keys []string) (map[string]string, time.Time, error) {
-	st := &devices.DeviceStatus{}
-	err := c.Get(ctx, client.ObjectKey{Namespace: ns, Name: name}, st)
-	if apierrors.IsNotFound(err) {
-		return nil, time.Time{}, nil
-	}
-	if err != nil {
-		return nil, time.Time{}, err
+func reported(ctx context.Context, c client.Client, d *devices.Device, keys []string) (map[string]string, time.Time, error) {
+	// KubeEdge up to 1.22 writes into the Device itself, and has no DeviceStatus.
+	// Where there is one, the Device's schema knows no twins.
+	twins := d.Status.Twins
+	if len(twins) == 0 {
+		st := &devices.DeviceStatus{}
+		err := c.Get(ctx, client.ObjectKeyFromObject(d), st)
+		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil, time.Time{}, nil
+		}
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		twins = st.Status.Twins
 	}
 	wanted := make(map[string]bool, len(keys))
 	for _, k := range keys {
@@ -143,7 +156,7 @@ func reported(ctx context.Context, c client.Client, ns, name string, keys []stri
 	}
 	props := map[string]string{}
 	var at time.Time
-	for _, t := range st.Status.Twins {
+	for _, t := range twins {
 		if !wanted[t.PropertyName] {
 			continue
 		}
@@ -158,6 +171,22 @@ func reported(ctx context.Context, c client.Client, ns, name string, keys []stri
 		return nil, time.Time{}, nil
 	}
 	return props, at, nil
+}
+
+// sameName has a controller look at the Devices whose DeviceStatus changes. It
+// watches nothing where KubeEdge, up to 1.22, has no such kind.
+func sameName(mgr ctrl.Manager) (source.Source, error) {
+	_, err := mgr.GetRESTMapper().RESTMapping(devices.GroupVersion.WithKind("DeviceStatus").GroupKind(), devices.GroupVersion.Version)
+	if meta.IsNoMatchError(err) {
+		return source.Func(func(context.Context, workqueue.TypedRateLimitingInterface[reconcile.Request]) error { return nil }), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for DeviceStatus: %w", err)
+	}
+	return source.Kind(mgr.GetCache(), &devices.DeviceStatus{}, handler.TypedEnqueueRequestsFromMapFunc(
+		func(_ context.Context, s *devices.DeviceStatus) []reconcile.Request {
+			return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(s)}}
+		})), nil
 }
 
 // reject counts a refused report.

@@ -90,7 +90,7 @@ func (t *Tasks) Sync(ctx context.Context, owner Owner, want []Want) ([]devices.D
 		}
 	}
 	for _, d := range byName {
-		if err := t.stop(ctx, d); err != nil {
+		if err := t.Stop(ctx, d); err != nil {
 			errs = append(errs, fmt.Errorf("stop task device %s/%s: %w", d.Namespace, d.Name, err))
 		}
 		out = append(out, *d)
@@ -112,7 +112,7 @@ func (t *Tasks) List(ctx context.Context, owner Owner) ([]devices.Device, error)
 // the document names the Device's uid; binding and document come in one patch.
 func (t *Tasks) ensure(ctx context.Context, owner Owner, w Want, name string, d *devices.Device) (*devices.Device, error) {
 	if d != nil && (!d.DeletionTimestamp.IsZero() || d.Labels[task.LabelUID] != string(owner.UID)) {
-		return d, errors.Join(ErrStopping, t.stop(ctx, d))
+		return d, errors.Join(ErrStopping, t.Stop(ctx, d))
 	}
 	if d == nil {
 		d = &devices.Device{
@@ -146,9 +146,9 @@ func (t *Tasks) ensure(ctx context.Context, owner Owner, w Want, name string, d 
 	return d, t.issue(ctx, d, doc)
 }
 
-// stop issues the deletion document and asks for the Device's deletion, which
+// Stop issues the deletion document and asks for the Device's deletion, which
 // the finalizer holds up until the node has confirmed.
-func (t *Tasks) stop(ctx context.Context, d *devices.Device) error {
+func (t *Tasks) Stop(ctx context.Context, d *devices.Device) error {
 	last, err := Document(d)
 	if err == nil && last != nil && last.State != task.Deleted {
 		last.State, last.Spec, last.Epoch = task.Deleted, nil, t.Epoch
@@ -179,7 +179,7 @@ func (t *Tasks) issue(ctx context.Context, d *devices.Device, doc task.Document)
 	if err != nil {
 		return err
 	}
-	if last != nil && d.Annotations[AnnotationHash] == hash && (d.Spec.NodeName != "" || doc.State == task.Deleted) {
+	if last != nil && d.Annotations[AnnotationHash] == hash {
 		return nil
 	}
 	doc.Generation = 1
@@ -200,7 +200,9 @@ func (t *Tasks) issue(ctx context.Context, d *devices.Device, doc task.Document)
 		d.Annotations = map[string]string{}
 	}
 	d.Annotations[AnnotationHash] = hash
-	d.Spec.NodeName = doc.Node
+	if last == nil {
+		d.Spec.NodeName = doc.Node // later on it is the Controller's, see Unbind
+	}
 	d.Spec.Properties = taskProperties(string(text), t.Signer.Sign(text), nonce)
 	return t.patch(ctx, d, before)
 }
@@ -213,18 +215,17 @@ func (t *Tasks) SetNonce(ctx context.Context, d *devices.Device, n task.Nonce) e
 	return t.patch(ctx, d, before)
 }
 
-// Rebind takes the Device off its node and binds it again: KubeEdge then
-// registers it anew. Killed in between, Bind completes it.
-func (t *Tasks) Rebind(ctx context.Context, d *devices.Device) error {
+// Unbind takes the Device off its node; after some time Bind binds it again,
+// and KubeEdge registers it anew. Bound again at once it would be lost: when
+// the node acknowledges the removal, cloudcore forgets all that it has queued
+// for the Device.
+func (t *Tasks) Unbind(ctx context.Context, d *devices.Device) error {
 	before := d.DeepCopy()
 	d.Spec.NodeName = ""
-	if err := t.patch(ctx, d, before); err != nil {
-		return err
-	}
-	return t.Bind(ctx, d)
+	return t.patch(ctx, d, before)
 }
 
-// Bind binds a Device that a killed Rebind has left without a node.
+// Bind binds a Device that Unbind has left without a node.
 func (t *Tasks) Bind(ctx context.Context, d *devices.Device) error {
 	before := d.DeepCopy()
 	d.Spec.NodeName = d.Labels[task.LabelNode]

@@ -5,10 +5,12 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,6 +33,8 @@ import (
 // reports into DeviceStatuses, as cloudcore does.
 type world struct {
 	t       *testing.T
+	old     bool          // cloudcore is of 1.22 or older: it writes into Devices
+	clock   time.Duration // added to the node's clock
 	c       client.WithWatch
 	tasks   *twin.Tasks
 	nodes   *twin.Nodes
@@ -48,9 +52,20 @@ func (s signer) Sign(b []byte) string { return task.Sign(s.key, b) }
 // newWorld starts the controllers; repairs come after 50 ms.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return startWorld(t, false)
+}
+
+// unboundFor is how long a Device that is bound anew stays without a node.
+const unboundFor = 300 * time.Millisecond
+
+func startWorld(t *testing.T, old bool) *world {
+	t.Helper()
 	crds, err := manifests.CRDs()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if old {
+		crds = slices.DeleteFunc(crds, func(c *apiextensionsv1.CustomResourceDefinition) bool { return c.Spec.Names.Kind == "DeviceStatus" })
 	}
 	api := controlplanetest.Start(t, crds...)
 	scheme := runtime.NewScheme()
@@ -70,13 +85,14 @@ func newWorld(t *testing.T) *world {
 	}
 	_, cloud, _ := ed25519.GenerateKey(nil)
 	nodePub, node, _ := ed25519.GenerateKey(nil)
-	w := &world{t: t, c: direct, metrics: metrics.New(), cloud: cloud, node: node,
+	w := &world{t: t, old: old, c: direct, metrics: metrics.New(), cloud: cloud, node: node,
 		changed: make(chan event.TypedGenericEvent[*devices.Device], 1000)}
 	w.tasks = &twin.Tasks{Client: mgr.GetClient(), Signer: signer{cloud}, Now: time.Now}
 	w.nodes = &twin.Nodes{Client: mgr.GetClient(), Namespace: "sedna"}
 	w.obs = twin.NewObserver(mgr.GetClient(), w.nodes, w.metrics)
 	log := slog.New(slog.DiscardHandler)
-	ctl := twin.NewController(w.tasks, w.nodes, w.obs, twin.Timings{RepairAfter: 50 * time.Millisecond, RepairMax: 100 * time.Millisecond}, w.changed, log)
+	ctl := twin.NewController(w.tasks, w.nodes, w.obs, twin.Timings{
+		RepairAfter: 50 * time.Millisecond, RepairMax: 100 * time.Millisecond, SilentAfter: time.Second, UnboundFor: unboundFor}, w.changed, log)
 	if err := ctl.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
@@ -178,11 +194,19 @@ func (w *world) report(ns, device string, props map[string]string) {
 	st.Namespace, st.Name = ns, device
 	for k, v := range props {
 		st.Status.Twins = append(st.Status.Twins, devices.Twin{PropertyName: k, Reported: devices.TwinProperty{
-			Value: v, Metadata: map[string]string{"timestamp": strconv.FormatInt(time.Now().UnixMilli(), 10), "type": "string"}}})
+			Value: v, Metadata: map[string]string{"timestamp": strconv.FormatInt(time.Now().Add(w.clock).UnixMilli(), 10), "type": "string"}}})
 	}
 	body, err := json.Marshal(map[string]any{"status": st.Status})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.old {
+		d := &devices.Device{}
+		d.Namespace, d.Name = ns, device
+		if err := w.c.Patch(w.t.Context(), d, client.RawPatch("application/merge-patch+json", body)); err != nil {
+			w.t.Fatal(err)
+		}
+		return
 	}
 	err = w.c.Patch(w.t.Context(), st.DeepCopy(), client.RawPatch("application/merge-patch+json", body))
 	if client.IgnoreNotFound(err) == nil && err != nil {
@@ -310,7 +334,7 @@ func TestRepair(t *testing.T) {
 	w.sync(want("0.5"))
 	w.beat(1, task.StateHash(nil))
 
-	// Nothing confirms: the nonce rises, and every third repair binds anew.
+	// Nothing was ever heard of the Device: it is bound anew.
 	watch, err := w.c.Watch(t.Context(), &devices.DeviceList{}, client.InNamespace("default"))
 	if err != nil {
 		t.Fatal(err)
@@ -328,15 +352,20 @@ func TestRepair(t *testing.T) {
 			t.Fatal("the Device was never bound anew")
 		}
 	}
+	since := time.Now()
 	w.eventually(func() bool { return w.device().Spec.NodeName == "edge1" }, "the Device bound again")
-	if n := w.nonce().N; n < 2 {
-		t.Errorf("bound anew at nonce %d, expected two nonce repairs before", n)
+	if gap := time.Since(since); gap < unboundFor/2 {
+		t.Errorf("bound again after %v: cloudcore would lose it", gap)
 	}
 	w.taskReport(task.Running, 1, 1, w.node)
 	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
 	if g := w.document().Generation; g != 1 {
 		t.Errorf("repair raised the generation to %d", g)
 	}
+
+	// What is known at the node and not confirmed is asked for by nonce.
+	w.sync(want("0.7"))
+	w.eventually(func() bool { return w.nonce().N >= 2 }, "nonce repairs")
 }
 
 func TestHashMismatchAsksForAll(t *testing.T) {
@@ -363,4 +392,65 @@ func TestNodeThatIsForgottenHoldsNothing(t *testing.T) {
 	}
 	w.sync(nil)
 	w.eventually(func() bool { return w.device() == nil }, "the Device gone without the node's word")
+}
+
+// KubeEdge up to 1.22 has no DeviceStatus: cloudcore writes into the Device.
+func TestKubeEdge122WritesIntoTheDevice(t *testing.T) {
+	w := startWorld(t, true)
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 4, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 4 }, "nonce with acked seq 4")
+	w.beat(7, task.StateHash(nil))
+	w.eventually(func() bool {
+		n, err := twin.NonceOf(w.nodeDevice())
+		return err == nil && n.Acked == 7
+	}, "the beat acknowledged")
+	if beat, _, err := twin.LastBeat(t.Context(), w.c, w.nodeDevice()); err != nil || beat == nil || beat.Seq != 7 {
+		t.Errorf("last beat %+v, %v", beat, err)
+	}
+	w.sync(nil)
+	w.taskReport(task.Stopped, 2, 5, w.node)
+	w.eventually(func() bool { return w.device() == nil }, "the Device gone")
+}
+
+// cloudcore writes the edge's time next to what it reports.
+func TestNodeWithAWrongClockIsRepaired(t *testing.T) {
+	w := newWorld(t)
+	w.clock = -24 * time.Hour
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	w.sync(want("0.7"))
+	w.beat(1, task.StateHash(nil))
+	w.eventually(func() bool { return w.nonce().N >= 2 }, "nonce repairs")
+}
+
+// A node Device that was made while the link was down is never registered at
+// the edge, and without beats nothing of the node is repaired.
+func TestDeviceOfASilentNodeIsBoundAnew(t *testing.T) {
+	w := newWorld(t)
+	watch, err := w.c.Watch(t.Context(), &devices.DeviceList{}, client.InNamespace("sedna"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	unbound, deadline := false, time.After(20*time.Second)
+	for !unbound {
+		select {
+		case e := <-watch.ResultChan():
+			d, ok := e.Object.(*devices.Device)
+			unbound = ok && d.Spec.NodeName == ""
+		case <-deadline:
+			t.Fatal("the node Device was never bound anew")
+		}
+	}
+	w.eventually(func() bool { return w.nodeDevice().Spec.NodeName == "edge1" }, "the node Device bound again")
+}
+
+func (w *world) nodeDevice() *devices.Device {
+	d := &devices.Device{}
+	if err := w.c.Get(w.t.Context(), client.ObjectKey{Namespace: "sedna", Name: task.NodeDeviceName("edge1")}, d); err != nil {
+		w.t.Fatal(err)
+	}
+	return d
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgetwin/sedna/edge/store"
+	"github.com/edgetwin/sedna/lib/faults"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -39,7 +40,7 @@ func admit(tx *store.Tx, in *Input) (outcome, error) {
 		return outcome{}, err
 	}
 	switch {
-	case tomb != nil:
+	case tomb != nil && !faults.Off(faults.Tombstones):
 		return admitBuried(tx, tomb, row, in)
 	case row == nil:
 		return admitNew(tx, in)
@@ -85,7 +86,7 @@ func admitNew(tx *store.Tx, in *Input) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if last != nil && compareIssue(in.Document, last.Epoch, last.IssuedAt) < 0 {
+	if last != nil && !faults.Off(faults.Tombstones) && compareIssue(in.Document, last.Epoch, last.IssuedAt) < 0 {
 		return outcome{}, staleUID(in, last.UID)
 	}
 	return insert(tx, in)
@@ -128,7 +129,7 @@ func admitKnown(tx *store.Tx, row *store.Task, in *Input) (outcome, error) {
 	d := in.Document
 	age := compareVersion(d.Epoch, d.Generation, row.Epoch, row.Generation)
 	switch {
-	case age < 0:
+	case age < 0 && !faults.Off(faults.GenerationCheck):
 		return outcome{}, wire.E(wire.Stale, "generation", fmt.Sprintf("generation %d of epoch %d, this node has %d of %d", d.Generation, d.Epoch, row.Generation, row.Epoch), "")
 	case age == 0 && !bytes.Equal(in.Bytes, row.Document):
 		return outcome{}, wire.E(wire.Conflict, "generation", fmt.Sprintf("another document of generation %d is here", d.Generation), "raise the generation with every change")
@@ -168,6 +169,9 @@ func take(tx *store.Tx, row *store.Task, from State, in *Input) (outcome, error)
 	row.Stage, row.Reason, row.Detail, row.Progress, row.Metrics, row.Attempts = "", "", "", "", nil, 0
 	row.ModelSHA256 = in.Spec.Model.SHA256
 	row.Seq++
+	if from != Absent && faults.Off(faults.TransactionalAccept) {
+		row.Phase = string(from) // until storeLate
+	}
 	return outcome{work: true, report: true}, tx.PutTask(row)
 }
 
@@ -185,7 +189,7 @@ func nonceOnly(tx *store.Tx, row *store.Task, n task.Nonce) (outcome, error) {
 		row.Seq = max(row.Seq, n.Acked) + 1
 		return outcome{report: true}, tx.PutTask(row)
 	case n.Acked < row.Seq:
-		return outcome{remind: true}, nil
+		return outcome{remind: !faults.Off(faults.Resend)}, nil
 	case row.Acked < n.Acked:
 		row.Acked = n.Acked
 		return outcome{}, tx.PutTask(row)

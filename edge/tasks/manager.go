@@ -13,6 +13,7 @@ import (
 	"github.com/edgetwin/sedna/edge/model"
 	"github.com/edgetwin/sedna/edge/store"
 	"github.com/edgetwin/sedna/lib/bus"
+	"github.com/edgetwin/sedna/lib/faults"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
@@ -289,6 +290,9 @@ func (m *Manager) accept(ctx context.Context, ns, device string, payload []byte)
 		}
 		return tx.AddEvent(acceptance(in))
 	})
+	if out.work && faults.Off(faults.TransactionalAccept) {
+		err = m.storeLate(ctx, k)
+	}
 	if err != nil {
 		return storeError(err)
 	}

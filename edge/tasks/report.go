@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgetwin/sedna/edge/store"
+	"github.com/edgetwin/sedna/lib/faults"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -148,6 +149,9 @@ func (r *reporter) ready(now time.Time) []due {
 		}
 		g.tries++
 		g.last, g.next = now, now.Add(r.resend.After(g.tries, k.String()))
+		if faults.Off(faults.Resend) {
+			g.next = now.Add(idle)
+		}
 		out = append(out, due{k, g.news, g.once})
 		g.once = false
 	}

@@ -79,6 +79,37 @@ func ParseInferRequest(node, topic string) (service string, ok bool) {
 	return service, ok && service != "" && !strings.Contains(service, "/")
 }
 
+// Sensor is where the mapper publishes the readings of one property of
+// ns/device.
+func Sensor(node, ns, device, property string) string {
+	return "sedna/" + node + "/sensor/" + ns + "/" + device + "/" + property
+}
+
+// SensorSet is where programs on the node may write a property, where the
+// mapper allows that.
+func SensorSet(node, ns, device, property string) string {
+	return Sensor(node, ns, device, property) + "/set"
+}
+
+// SensorSetFilter subscribes to the writes to all devices of a node.
+func SensorSetFilter(node string) string { return "sedna/" + node + "/sensor/+/+/+/set" }
+
+// ParseSensor undoes Sensor; ok is false for any other topic.
+func ParseSensor(node, topic string) (ns, device, property string, ok bool) {
+	rest, found := strings.CutPrefix(topic, "sedna/"+node+"/sensor/")
+	p := strings.Split(rest, "/")
+	if !found || len(p) != 3 || p[0] == "" || p[1] == "" || p[2] == "" {
+		return "", "", "", false
+	}
+	return p[0], p[1], p[2], true
+}
+
+// CameraFrame is where the mapper publishes the frames of ns/device, as JPEG,
+// when the device asks for that.
+func CameraFrame(node, ns, device string) string {
+	return "sedna/" + node + "/camera/" + ns + "/" + device + "/frame"
+}
+
 // Event is where the LocalController tells of task, model, schedule and
 // connectivity events.
 func Event(node, kind string) string { return "sedna/" + node + "/event/" + kind }

@@ -17,6 +17,10 @@ type Device struct {
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	Spec DeviceSpec `json:"spec,omitempty"`
+	// Status is what the edge reported, up to KubeEdge 1.22; since 1.23 that is
+	// in the DeviceStatus of the same name.
+	// +optional
+	Status DeviceStatusStatus `json:"status,omitzero"`
 }
 
 // DeviceSpec says what the device is, where it is bound and what is desired.
@@ -163,7 +167,8 @@ type DeviceModelList struct {
 	Items           []DeviceModel `json:"items"`
 }
 
-// DeviceStatus is what the edge reported of the Device of the same name.
+// DeviceStatus is what the edge reported of the Device of the same name, since
+// KubeEdge 1.23.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:path=devicestatuses
