@@ -6,6 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/edgetwin/sedna/models/wire.Version=$(VERSION)
 TOOLS := $(CURDIR)/.tools
 FUZZTIME ?= 20s
+SEEDS ?= 100
 
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.21.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -57,8 +58,24 @@ fuzz: ## every fuzz target for FUZZTIME each (default 20s)
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 .PHONY: bench
-bench: build ## Go benchmarks
-	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+bench: build ## Go benchmarks: the parts, then the whole system as processes of its own
+	$(GO) test -run '^$$' -bench . -benchtime 200ms $$(grep -rl --include='*_test.go' '^func Benchmark' cloud edge lib mapper models | xargs -n1 dirname | sort -u | sed 's,^,./,')
+	SEDNA_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 120x ./examples/demo
+
+# Debian's mosquitto is installed where it is missing; kubectl and curl are
+# used where they are there.
+.PHONY: e2e
+e2e: build ## the system against stock clients: mosquitto, kubectl, curl
+	@PATH=$$PATH:/usr/sbin; command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null || \
+	  { apt-get update -q && apt-get install -y -q --no-install-recommends mosquitto mosquitto-clients; }
+	SEDNA_BIN=$(CURDIR)/bin $(GO) test -count=1 -tags e2e -v ./examples/demo
+	SEDNA_BIN=$(CURDIR)/bin $(GO) test -count=1 -v -run TestDemoFiguresFollowFromAnswers .
+	$(MAKE) robustness
+
+.PHONY: robustness
+robustness: ## SEEDS runs (default 100) of links dropping and processes killed, judged by the history checker; then the proof that it notices each missing remedy
+	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 24h -v -run '^TestRobustness$$' .
+	$(GO) test -tags faults -count=1 -timeout 24h -v -run '^TestCheckerNoticesMissingRemedies$$' .
 
 .PHONY: generate
 generate: ## deep copies, CRDs, protobuf (needs protoc)

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,7 +32,9 @@ import (
 	"github.com/edgetwin/sedna/examples/demo"
 	"github.com/edgetwin/sedna/lib/bus/broker"
 	"github.com/edgetwin/sedna/lib/daemon"
+	"github.com/edgetwin/sedna/lib/history"
 	"github.com/edgetwin/sedna/lib/identity"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/mapper"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -70,7 +73,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		// before are usage.
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) { cmd.SilenceUsage = true },
 	}
-	root.AddCommand(upCommand(), joinCommand(), demoCommand(), sensorCommand(), client.Command())
+	root.AddCommand(upCommand(), joinCommand(), demoCommand(), sensorCommand(), checkHistoryCommand(), client.Command())
 	root.AddCommand(admin.Commands()...)
 	for _, part := range []string{"globalmanager", "localcontroller", "mapper"} {
 		root.AddCommand(&cobra.Command{Use: part + " --config FILE", Short: "Run this part alone", DisableFlagParsing: true, Run: func(*cobra.Command, []string) {}})
@@ -120,6 +123,8 @@ func (e ends) write(dir string) error {
 type upOptions struct {
 	dataDir, http, edgeHTTP, mqtt, api string
 	edges                              int
+	lose                               []string
+	seed                               int64
 }
 
 func upCommand() *cobra.Command {
@@ -139,7 +144,15 @@ func upCommand() *cobra.Command {
 	f.StringVar(&o.edgeHTTP, "edge-http", "127.0.0.1:9100", "`address` of the first node's LocalController; the next ones 10 higher each")
 	f.StringVar(&o.mqtt, "mqtt", "127.0.0.1:1883", "`address` of the MQTT bus")
 	f.StringVar(&o.api, "api", "127.0.0.1:16443", "`address` of the Kubernetes API")
+	loseFlags(cmd, &o.lose, &o.seed)
 	return cmd
+}
+
+// loseFlags are for tests of what has to survive KubeEdge.
+func loseFlags(cmd *cobra.Command, lose *[]string, seed *int64) {
+	f := cmd.Flags()
+	f.StringSliceVar(lose, "lose", nil, "`losses` that edgelink has like KubeEdge, for tests: "+strings.Join(losses.Names(), ", "))
+	f.Int64Var(seed, "seed", 1, "makes losses by chance repeatable")
 }
 
 // maxEdges bounds the nodes of one `up`: each has its sockets and databases.
@@ -150,13 +163,16 @@ func up(ctx context.Context, o upOptions, stdout io.Writer, log *slog.Logger) er
 	if o.edges < 0 || o.edges > maxEdges {
 		return fmt.Errorf("--edges: expected 0 to %d, got %d: %w", maxEdges, o.edges, errUsage)
 	}
+	if _, err := losses.Parse("--lose", o.lose); err != nil {
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
 	dir, err := filepath.Abs(o.dataDir)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	cfg := cloud.DefaultConfig()
-	cfg.DataDir, cfg.HTTP, cfg.Kubernetes.Addr = dir, o.http, o.api
+	cfg.DataDir, cfg.HTTP, cfg.Kubernetes.Addr, cfg.Lose = dir, o.http, o.api, o.lose
 	started := make(chan cloud.Endpoints, 1)
 	g.Go(func() error {
 		return cloud.Run(ctx, cfg, log.With("part", "globalmanager"), func(e cloud.Endpoints) { started <- e })
@@ -175,7 +191,7 @@ func up(ctx context.Context, o upOptions, stdout io.Writer, log *slog.Logger) er
 		context.AfterFunc(ctx, func() { _ = b.Close() })
 		e := ends{API: cloudEnds.API, GlobalManager: cloudEnds.GlobalManager, MQTT: b.Addr()}
 		for i := range o.edges {
-			n := node{name: fmt.Sprintf("edge%d", i+1), dir: filepath.Join(dir, "edges", fmt.Sprintf("edge%d", i+1)), bus: "tcp://" + b.Addr(), shared: true}
+			n := node{name: fmt.Sprintf("edge%d", i+1), dir: filepath.Join(dir, "edges", fmt.Sprintf("edge%d", i+1)), bus: "tcp://" + b.Addr(), shared: true, lose: o.lose, seed: o.seed + int64(i)}
 			if n.http, err = stepPort(o.edgeHTTP, 10*i); err != nil {
 				return err
 			}
@@ -226,6 +242,10 @@ type node struct {
 	bus    string // URL of a broker that is there; empty: listen has its own
 	listen string // address of its own broker
 	shared bool   // other nodes use the broker too
+
+	lose    []string // see losses
+	seed    int64
+	control string // address of edgelink's link commands; empty: none
 }
 
 // enrol gives the node its identity, unless it has one.
@@ -258,6 +278,7 @@ func (n node) start(ctx context.Context, g *errgroup.Group, log *slog.Logger) (n
 	m.Bus.URL, m.Broker.Enabled, m.Broker.Listen = n.bus, n.bus == "", n.listen
 	m.Edgelink.Enabled, m.Edgelink.SharedBroker = true, n.shared
 	m.Edgelink.Database = filepath.Join(n.dir, "edgelink.db")
+	m.Edgelink.Lose, m.Edgelink.Seed, m.Edgelink.Control = n.lose, n.seed, n.control
 	onBus := make(chan mapper.Endpoints, 1)
 	failed := make(chan error, 2)
 	work := func(f func() error) {
@@ -314,7 +335,9 @@ func socketDir(dir string) (string, error) {
 }
 
 func joinCommand() *cobra.Command {
-	var cloudURL, token, dataDir, name, http, mqtt string
+	var cloudURL, token, dataDir, name, http, mqtt, control string
+	var lose []string
+	var seed int64
 	cmd := &cobra.Command{
 		Use:   "join --cloud URL --token TOKEN",
 		Short: "Make this machine an edge node without KubeEdge, until Ctrl-C: edgelink, mapper, LocalController, MQTT bus",
@@ -324,7 +347,10 @@ func joinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			n := node{name: name, dir: filepath.Join(dir, "edges", name), http: http, listen: mqtt}
+			if _, err := losses.Parse("--lose", lose); err != nil {
+				return fmt.Errorf("%w: %w", err, errUsage)
+			}
+			n := node{name: name, dir: filepath.Join(dir, "edges", name), http: http, listen: mqtt, lose: lose, seed: seed, control: control}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			if err := n.enrol(ctx, cloudURL, func() (string, error) {
@@ -358,6 +384,8 @@ func joinCommand() *cobra.Command {
 	f.StringVar(&dataDir, "data-dir", "./.sedna", "`directory` for all state; it survives a restart")
 	f.StringVar(&http, "http", "127.0.0.1:9100", "`address` of the LocalController; port 0 takes a free one")
 	f.StringVar(&mqtt, "mqtt", "127.0.0.1:1883", "`address` of the MQTT bus")
+	f.StringVar(&control, "control", "", "loopback `address` that takes POST /link {\"up\":false}, for tests")
+	loseFlags(cmd, &lose, &seed)
 	_ = cmd.MarkFlagRequired("cloud")
 	return cmd
 }
@@ -407,4 +435,29 @@ func sensorCommand() *cobra.Command {
 	f.StringVar(&input, "input", "", "`FILE` of samples, JSON lines")
 	f.StringVar(&output, "output", "", "`FILE` for the answers, JSON lines")
 	return cmd
+}
+
+// checkHistoryCommand judges what the observers of a robustness run have seen.
+func checkHistoryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check-history FILE",
+		Short: "Judge a recorded history of tasks: did anything get lost, run twice or come back?",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			v, err := history.Check(f)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), v)
+			if !v.OK() {
+				return fmt.Errorf("%s: %d violations", args[0], len(v.Violations))
+			}
+			return nil
+		},
+	}
 }

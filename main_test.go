@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/edgetwin/sedna/edge/model"
 	"github.com/edgetwin/sedna/examples/demo"
+	"github.com/edgetwin/sedna/lib/dataset/digits"
 	"github.com/edgetwin/sedna/lib/onnx"
 )
 
@@ -283,4 +287,164 @@ func TestUpJoinPushInfer(t *testing.T) {
 			t.Errorf("%v: no sedna_rejected_total after a refused request in %s", err, fmt.Sprint(len(body)))
 		}
 	})
+}
+
+// TestDemoFiguresFollowFromAnswers runs the demo and works out from its answers
+// file, with none of the demo's own code, what its figures say.
+func TestDemoFiguresFollowFromAnswers(t *testing.T) {
+	dir := t.TempDir()
+	figures, answers := filepath.Join(dir, "figures.json"), filepath.Join(dir, "answers.jsonl")
+	args := []string{"demo", "--json", figures, "--answers", answers}
+	if bin := os.Getenv("SEDNA_BIN"); bin != "" { // the parts as binaries of their own
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "sedna"), args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	} else {
+		do(t, args...)
+	}
+	var report map[string]any
+	b, err := os.ReadFile(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &report); err != nil {
+		t.Fatal(err)
+	}
+	phases := readAnswers(t, answers)
+
+	cascade := phases["cascade"]
+	samples := float64(len(cascade))
+	edge, cloud := cascade.share(func(a answer) bool { return a.Edge == a.Label }), phases["cloud_only"].share(right)
+	offload := cascade.share(func(a answer) bool { return a.Source == "cloud" })
+	lost, twice := 0.0, 0.0
+	for _, phase := range []string{"edge_only", "cloud_only", "cascade", "cascade_http"} {
+		if got := len(phases[phase]); float64(got) != samples {
+			t.Errorf("%d answers in phase %s, %v in cascade", got, phase, samples)
+		}
+		lost += phases[phase].count(unanswered)
+		twice += phases[phase].count(func(a answer) bool { return a.Results > 1 })
+	}
+	down := phases["cloud_down"]
+	for path, want := range map[string]float64{
+		"dataset.test":                            samples,
+		"joint_inference.samples":                 samples,
+		"joint_inference.edge_accuracy":           edge,
+		"joint_inference.cloud_accuracy":          cloud,
+		"joint_inference.cascade_accuracy":        cascade.share(right),
+		"joint_inference.offload_ratio":           offload,
+		"joint_inference.random_offload_accuracy": edge + offload*(cloud-edge),
+		"joint_inference.lost":                    lost,
+		"joint_inference.duplicates":              twice,
+		"cloud_down.sent":                         float64(len(down)),
+		"cloud_down.lost":                         down.count(unanswered),
+		"cloud_down.answered":                     float64(len(down)) - down.count(unanswered),
+		"cloud_down.fallback":                     down.count(func(a answer) bool { return a.Fallback != "" }),
+		"cleanup.left_behind":                     0,
+	} {
+		if got := figure(t, report, path); math.Abs(got-want) > 1e-9 {
+			t.Errorf("%s is %v in the report, %v by the answers", path, got, want)
+		}
+	}
+	if got, want := phases["edge_only"].share(right), edge; got != want {
+		t.Errorf("edge accuracy is %v when asked alone, %v inside the cascade", got, want)
+	}
+	if got := phases["offline_restart"].count(unanswered); got != 0 || len(phases["offline_restart"]) == 0 {
+		t.Errorf("%v requests lost of %d while cloud and bus were away", got, len(phases["offline_restart"]))
+	}
+	for _, path := range []string{"throughput.edge_only", "throughput.cascade", "throughput.cloud_only", "bytes_to_cloud.cascade",
+		"latency_ms.manifest_to_serving", "latency_ms.infer_p50", "latency_ms.infer_p99", "restart.offline_ready_ms"} {
+		if got := figure(t, report, path); got <= 0 {
+			t.Errorf("%s is %v", path, got)
+		}
+	}
+	if some, all := figure(t, report, "bytes_to_cloud.cascade"), figure(t, report, "bytes_to_cloud.cloud_only"); some >= all {
+		t.Errorf("the cascade sent %v bytes to the cloud, all requests %v", some, all)
+	}
+}
+
+// answer is a line of the answers file.
+type answer struct {
+	ID, Label, Phase, Transport, Edge, Cloud, Final, Source, Fallback string
+	Index                                                             int
+	Hard                                                              bool
+	Results                                                           int
+}
+
+type answerList []answer
+
+func right(a answer) bool      { return a.Final == a.Label }
+func unanswered(a answer) bool { return a.Final == "" }
+
+func (l answerList) count(f func(answer) bool) (n float64) {
+	for _, a := range l {
+		if f(a) {
+			n++
+		}
+	}
+	return n
+}
+
+func (l answerList) share(f func(answer) bool) float64 { return l.count(f) / float64(len(l)) }
+
+// readAnswers reads the answers file by phase, and checks that no request is in
+// it twice, that its label is the data set's, of a sample that is held out, and
+// that each answer is one that its fields allow.
+func readAnswers(t *testing.T, file string) map[string]answerList {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	set, err := digits.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, heldOut := set.Split()
+	phases, seen := map[string]answerList{}, map[string]bool{}
+	for lines := json.NewDecoder(f); ; {
+		var a answer
+		if err := lines.Decode(&a); errors.Is(err, io.EOF) {
+			return phases
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if key := a.Phase + " " + a.ID; seen[key] {
+			t.Errorf("%s twice", key)
+		} else {
+			seen[key] = true
+		}
+		if !slices.Contains(heldOut, a.Index) || a.Label != fmt.Sprint(set.Y[a.Index]) {
+			t.Errorf("%s %s: sample %d is not held out, or not a %s", a.Phase, a.ID, a.Index, a.Label)
+		}
+		switch a.Source {
+		case "edge":
+			if a.Final != a.Edge {
+				t.Errorf("%s %s: from the edge, which said %q, final %q", a.Phase, a.ID, a.Edge, a.Final)
+			}
+		case "cloud":
+			if a.Final != a.Cloud || a.Fallback != "" {
+				t.Errorf("%s %s: from the cloud, which said %q, final %q, fallback %q", a.Phase, a.ID, a.Cloud, a.Final, a.Fallback)
+			}
+		default:
+			t.Errorf("%s %s: source %q", a.Phase, a.ID, a.Source)
+		}
+		phases[a.Phase] = append(phases[a.Phase], a)
+	}
+}
+
+// figure gives the number at a path of the report.
+func figure(t *testing.T, report map[string]any, path string) float64 {
+	t.Helper()
+	var at any = report
+	for name := range strings.SplitSeq(path, ".") {
+		m, _ := at.(map[string]any)
+		at = m[name]
+	}
+	v, ok := at.(float64)
+	if !ok {
+		t.Errorf("the report has no number %s", path)
+	}
+	return v
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/edgetwin/sedna/lib/config"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -27,6 +28,12 @@ type Config struct {
 	// Token is asked for as Authorization: Bearer at /metrics. Required where
 	// HTTP is not on loopback.
 	Token config.Secret `yaml:"token"`
+
+	// Drivers are the protocols of sensors, actuators and cameras that this
+	// mapper drives: sedna-camera, sedna-file, sedna-http, sedna-modbus,
+	// sedna-mqtt, sedna-simulated. Default: none.
+	Drivers []string `yaml:"drivers"`
+	Devices Devices  `yaml:"devices"`
 
 	Bus      Bus      `yaml:"bus"`
 	Broker   Broker   `yaml:"broker"`
@@ -61,6 +68,16 @@ type Edgelink struct {
 	// SharedBroker says that other edges use the same broker: reports of
 	// devices that are not this node's are then left to them unanswered.
 	SharedBroker bool `yaml:"sharedBroker"`
+	// Lose lists what is lost as KubeEdge loses it, for tests: first-report,
+	// desired-offline, create-offline, delete-offline, drop-up=P, drop-down=P;
+	// offline-report and coalesce are always so.
+	Lose []string `yaml:"lose"`
+	// Seed makes losses by chance repeatable.
+	Seed int64 `yaml:"seed"`
+	// Control is a loopback address that takes POST /link {"up":false} and
+	// {"up":true}, and answers GET /link, for tests; port 0 takes a free one;
+	// empty: none.
+	Control string `yaml:"control"`
 }
 
 // Default is the configuration on a node with KubeEdge.
@@ -88,6 +105,12 @@ func Check(c *Config) error {
 	}
 	if c.Edgelink.Enabled && c.Edgelink.Database == "" {
 		return wire.E(wire.InvalidArgument, "edgelink.database", "missing", "")
+	}
+	if _, err := losses.Parse("edgelink.lose", c.Edgelink.Lose); err != nil {
+		return err
+	}
+	if err := checkDevices(c); err != nil {
+		return err
 	}
 	if c.HTTP == "" {
 		return nil

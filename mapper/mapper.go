@@ -13,7 +13,9 @@ import (
 	"github.com/edgetwin/sedna/lib/bus"
 	"github.com/edgetwin/sedna/lib/bus/broker"
 	"github.com/edgetwin/sedna/lib/identity"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/budget"
 	"github.com/edgetwin/sedna/mapper/dmi"
 	"github.com/edgetwin/sedna/mapper/edgelink"
 	"github.com/edgetwin/sedna/mapper/task"
@@ -26,6 +28,8 @@ type Endpoints struct {
 	Node string `json:"node"`
 	MQTT string `json:"mqtt"`           // URL of the broker
 	HTTP string `json:"http,omitempty"` // host:port
+
+	Control string `json:"control,omitempty"` // host:port of edgelink's link commands
 }
 
 // parts are a mapper put together and not running yet.
@@ -39,6 +43,8 @@ type parts struct {
 	edge    *edgelink.Edge // nil: edgecore is there
 	bridge  *task.Bridge
 	dmi     *dmi.Mapper
+	budget  *budget.Budget
+	driven  *driven      // nil: no sensors or cameras
 	http    net.Listener // nil: none
 }
 
@@ -59,13 +65,20 @@ func Run(ctx context.Context, c Config, log *slog.Logger, ready func(Endpoints))
 	}
 	g.Go(func() error { return p.bridge.Run(ctx) })
 	g.Go(func() error { return p.dmi.Run(ctx) })
+	if p.driven != nil {
+		p.driven.run(ctx, g)
+	}
 	e := Endpoints{Node: p.c.Node, MQTT: p.c.Bus.URL}
+	if p.edge != nil {
+		e.Control = p.edge.ControlAddr()
+	}
 	if p.http != nil {
 		e.HTTP = p.http.Addr().String()
 		g.Go(func() error { return p.serveHTTP(ctx) })
 	}
+	// The buses outlive their users: close ends them.
 	for _, b := range p.buses {
-		b.Start(ctx)
+		b.Start(context.WithoutCancel(ctx))
 	}
 	ready(e)
 	return g.Wait()
@@ -91,7 +104,8 @@ func (p *parts) build() (err error) {
 	if err != nil {
 		return err
 	}
-	conf := task.Config{Node: p.c.Node, Bus: b, Metrics: p.metrics, Log: p.log}
+	p.budget = budget.New(p.c.Devices.ReportRate, 0)
+	conf := task.Config{Node: p.c.Node, Bus: b, Budget: p.budget, Metrics: p.metrics, Log: p.log}
 	if p.node != nil {
 		conf.NodeKey = p.node.Key().Public().(ed25519.PublicKey)
 	}
@@ -103,6 +117,9 @@ func (p *parts) build() (err error) {
 		Handler: p.bridge, Metrics: p.metrics, Log: p.log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := p.buildDevices(); err != nil {
 		return err
 	}
 	if p.c.HTTP != "" {
@@ -139,7 +156,12 @@ func (p *parts) buildEdgelink() error {
 	if cloud == "" {
 		cloud = p.node.CloudURL()
 	}
+	lose, err := losses.Parse("edgelink.lose", p.c.Edgelink.Lose)
+	if err != nil {
+		return err
+	}
 	p.edge, err = edgelink.New(edgelink.Config{
+		Lose: lose, Seed: p.c.Edgelink.Seed, Control: p.c.Edgelink.Control,
 		Node: p.c.Node, Cloud: cloud, TLS: p.node.TLSConfig(),
 		DMISocket: p.c.DMISocket, Database: p.c.Edgelink.Database,
 		Bus: b, AnswerUnknown: !p.c.Edgelink.SharedBroker,
@@ -163,6 +185,9 @@ func (p *parts) bus(idPrefix string) (*bus.Client, error) {
 
 // close ends what Run's context does not.
 func (p *parts) close() error {
+	if p.driven != nil {
+		p.driven.close()
+	}
 	for _, b := range p.buses {
 		b.Close()
 	}

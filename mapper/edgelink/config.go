@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgetwin/sedna/lib/bus"
+	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
@@ -24,6 +25,10 @@ type Config struct {
 	Database      string      // path of the SQLite file; required
 	Bus           *bus.Client // not started yet: the edge subscribes first; required
 	AnswerUnknown bool        // answer updates of unknown devices with 404, as KubeEdge does; off where several edges share a broker
+
+	Lose    losses.Set // what KubeEdge loses, to be lost here too
+	Seed    int64      // makes losses by chance repeatable
+	Control string     // loopback host:port that takes POST /link {"up":false}; empty: none
 
 	Limits  Limits
 	Metrics *metrics.Registry // required
@@ -56,6 +61,9 @@ func (c *Config) normalize() error {
 		return wire.E(wire.InvalidArgument, "node", "expected a node name", "")
 	case c.TLS == nil || c.Bus == nil || c.Metrics == nil:
 		return wire.E(wire.InvalidArgument, "", "edgelink needs tls, bus and metrics", "")
+	}
+	if c.Control != "" && !loopback(c.Control) {
+		return wire.E(wire.InvalidArgument, "control", fmt.Sprintf("expected host:port on loopback, got %.80q", c.Control), "")
 	}
 	u, err := url.Parse(c.Cloud)
 	if err != nil || u.Scheme != "https" || u.Host == "" {

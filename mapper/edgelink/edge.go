@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,9 @@ type Edge struct {
 	uplink    *uplink
 	client    *http.Client
 	connected atomic.Bool
+	lose      *loser
+	gate      *gate
+	control   net.Listener // nil: none
 
 	ctx    context.Context // ends with Run, for handlers of the bus
 	cancel context.CancelFunc
@@ -43,7 +47,13 @@ func New(c Config) (*Edge, error) {
 	if aside != nil {
 		c.Log.Error("edgelink store cannot be read, put aside; the cloud will send everything again", "file", c.Database+".bad", "err", aside)
 	}
-	e := &Edge{c: c, store: s, client: newHTTPClient(&c), uplink: newUplink(c.Limits, c.Metrics)}
+	e := &Edge{c: c, store: s, client: newHTTPClient(&c), lose: newLoser(c.Lose, c.Seed), gate: newGate()}
+	if c.Control != "" {
+		if e.control, err = net.Listen("tcp", c.Control); err != nil {
+			return nil, errors.Join(fmt.Errorf("edgelink control: %w", err), s.close())
+		}
+	}
+	e.uplink = newUplink(c.Limits, c.Metrics, e.lose)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.mappers = &mappers{store: s, call: c.Limits.Call, log: c.Log, ctx: e.ctx, clients: map[string]*mapperClient{}}
 	e.twins = &twins{e: e, values: map[key]map[string]*wire.MsgTwin{}}
@@ -62,6 +72,9 @@ func (e *Edge) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { e.keepLinked(ctx) })
 	wg.Go(func() { e.uplink.run(ctx) })
+	if e.control != nil {
+		wg.Go(func() { e.serveControl(ctx) })
+	}
 	err := e.serveDMI(ctx)
 	cancel()
 	wg.Wait()
@@ -125,6 +138,9 @@ func (e *Edge) takeDevice(f *wire.Frame) error {
 		return e.rejectFrame(wire.E(wire.InvalidArgument, "device", "not a device of the frame's name", ""))
 	}
 	k, r := key{f.Namespace, f.Name}, newRecord(f.UID, d)
+	if lost, err := e.loseDevice(k, r); err != nil || lost {
+		return err
+	}
 	old, changed, err := e.store.putDevice(k, r)
 	if err != nil || !changed {
 		return err
@@ -140,6 +156,9 @@ func (e *Edge) takeDevice(f *wire.Frame) error {
 }
 
 func (e *Edge) remove(k key) error {
+	if e.lose.loseRemoval() {
+		return nil
+	}
 	old, err := e.store.removeDevice(k)
 	if err != nil || old == nil {
 		return err
@@ -151,11 +170,14 @@ func (e *Edge) remove(k key) error {
 
 // synced drops what the cloud no longer has for this node.
 func (e *Edge) synced(devices []string) error {
+	if e.lose.endSync(); e.lose.DeleteOffline {
+		return nil
+	}
 	listed := make(map[string]bool, len(devices))
 	for _, d := range devices {
 		listed[d] = true
 	}
-	for _, k := range e.store.keys() {
+	for _, k := range append(e.store.keys(), e.store.strangers()...) {
 		if !listed[k.String()] {
 			if err := e.remove(k); err != nil {
 				return err

@@ -21,6 +21,9 @@ const writeTimeout = 10 * time.Second
 func (e *Edge) keepLinked(ctx context.Context) {
 	wait, failures := e.c.Limits.MinBackoff, 0
 	for {
+		if !e.gate.await(ctx) {
+			return
+		}
 		since := time.Now()
 		err := e.session(ctx)
 		if ctx.Err() != nil {
@@ -35,6 +38,10 @@ func (e *Edge) keepLinked(ctx context.Context) {
 		} else if failures++; failures == 1 {
 			e.c.Log.Warn("cloud not reached, trying on", "cloud", e.c.Cloud, "err", err)
 		}
+		if e.gate.leave() {
+			wait = e.c.Limits.MinBackoff
+			continue // it was cut, not lost
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -46,6 +53,8 @@ func (e *Edge) keepLinked(ctx context.Context) {
 
 // session is one life of the link.
 func (e *Edge) session(ctx context.Context) error {
+	ctx, end := e.gate.enter(ctx)
+	defer end()
 	dialCtx, cancelDial := context.WithTimeout(ctx, e.c.Limits.ConnectWithin)
 	defer cancelDial()
 	url := strings.TrimSuffix(e.c.Cloud, "/") + wire.EdgelinkPath
@@ -69,6 +78,7 @@ func (e *Edge) session(ctx context.Context) error {
 		return conn.Write(ctx, websocket.MessageText, b)
 	})
 	defer e.uplink.attach(nil)
+	e.lose.beginSync()
 	e.connected.Store(true)
 	e.c.Log.Info("linked to the cloud", "cloud", e.c.Cloud)
 	err = e.read(ctx, conn)

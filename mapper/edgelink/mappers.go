@@ -60,7 +60,7 @@ func (ms *mappers) register(info *pb.MapperInfo) (*pb.MapperRegisterResponse, er
 	// Changes from here on are queued for c: notify takes the same lock.
 	res := &pb.MapperRegisterResponse{}
 	for k, r := range ms.store.ofProtocol(c.protocol) {
-		c.known[k] = told{r.uid, r.model()}
+		c.known[k] = told{r.birth, r.model()}
 		res.DeviceList = append(res.DeviceList, r.device)
 		if m := ms.store.model(r.model()); m != nil && !c.models[r.model()] {
 			c.models[r.model()] = true
@@ -85,7 +85,7 @@ func (ms *mappers) notify(protocol string, k key) {
 
 // told is what a mapper was told of a device.
 type told struct {
-	uid   string
+	birth uint64
 	model key
 }
 
@@ -159,7 +159,7 @@ func (c *mapperClient) tell(ctx context.Context, k key) {
 		r = nil
 	}
 	was, known := c.known[k]
-	if known && (r == nil || r.uid != was.uid) {
+	if known && (r == nil || r.birth != was.birth) {
 		c.remove(ctx, k, was)
 		known = false
 	}
@@ -174,8 +174,8 @@ func (c *mapperClient) tell(ctx context.Context, k key) {
 			do(ctx, c, "UpdateDeviceModel", k, c.service.UpdateDeviceModel, &pb.UpdateDeviceModelRequest{Model: m})
 		}
 	}
-	c.known[k] = told{r.uid, r.model()}
-	if known {
+	c.known[k] = told{r.birth, r.model()}
+	if known || r.stranger {
 		do(ctx, c, "UpdateDevice", k, c.service.UpdateDevice, &pb.UpdateDeviceRequest{Device: r.device})
 	} else {
 		do(ctx, c, "RegisterDevice", k, c.service.RegisterDevice, &pb.RegisterDeviceRequest{Device: r.device})

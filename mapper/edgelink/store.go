@@ -19,6 +19,7 @@ import (
 const schema = `
 CREATE TABLE IF NOT EXISTS device (namespace TEXT, name TEXT, uid TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS model (namespace TEXT, name TEXT, body BLOB NOT NULL, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stranger (namespace TEXT, name TEXT, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
 `
 
 // key names a device or a model.
@@ -31,6 +32,8 @@ type record struct {
 	uid      string
 	device   *pb.Device
 	declared map[string]bool // its properties
+	stranger bool            // lost on its creation: stored, and not registered
+	birth    uint64          // counts registrations: the same device can leave and come again
 }
 
 func newRecord(uid string, d *pb.Device) *record {
@@ -42,6 +45,10 @@ func newRecord(uid string, d *pb.Device) *record {
 }
 
 func (r *record) protocol() string { return r.device.GetSpec().GetProtocol().GetProtocolName() }
+
+func (r *record) same(other *record) bool {
+	return r.uid == other.uid && r.stranger == other.stranger && proto.Equal(r.device, other.device)
+}
 
 func (r *record) model() key {
 	return key{r.device.GetNamespace(), r.device.GetSpec().GetDeviceModelReference()}
@@ -55,6 +62,8 @@ type store struct {
 	mu      sync.RWMutex
 	devices map[key]*record
 	models  map[key]*pb.DeviceModel
+	births  uint64
+	untold  map[key]*record // strangers that mappers do not know, with their models; see lose.go
 }
 
 // openStore gives the store at path. aside is why an older file was renamed.
@@ -94,7 +103,7 @@ func loadStore(path string) (_ *store, err error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, err
 	}
-	s := &store{db: db, devices: map[key]*record{}, models: map[key]*pb.DeviceModel{}}
+	s := &store{db: db, devices: map[key]*record{}, models: map[key]*pb.DeviceModel{}, untold: map[key]*record{}}
 	err = each(db, `SELECT namespace, name, uid, body FROM device`, func(k key, uid string, body []byte) error {
 		d := &pb.Device{}
 		s.devices[k] = newRecord(uid, d)
@@ -102,6 +111,15 @@ func loadStore(path string) (_ *store, err error) {
 			return err
 		}
 		s.devices[k] = newRecord(uid, d)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(db, `SELECT namespace, name, '', NULL FROM stranger`, func(k key, _ string, _ []byte) error {
+		if r := s.devices[k]; r != nil {
+			r.stranger = true
+		}
 		return nil
 	})
 	if err != nil {
@@ -145,6 +163,14 @@ func (s *store) device(k key) *record {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.devices[k]
+}
+
+// member gives the device if reports of it are taken; nil if not.
+func (s *store) member(k key) *record {
+	if r := s.device(k); r != nil && !r.stranger {
+		return r
+	}
+	return nil
 }
 
 // model gives the model; nil if there is none.
@@ -194,21 +220,41 @@ func (s *store) modelInUse(protocol string, model key) bool {
 // is false when the store had it like that.
 func (s *store) putDevice(k key, r *record) (old *record, changed bool, err error) {
 	old = s.device(k)
-	if old != nil && old.uid == r.uid && proto.Equal(old.device, r.device) {
+	if old != nil && old.same(r) {
 		return old, false, nil
 	}
-	body, err := proto.Marshal(r.device)
-	if err != nil {
+	if err := s.keepDevice(k, r); err != nil {
 		return nil, false, err
-	}
-	_, err = s.db.Exec(`INSERT INTO device VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET uid=excluded.uid, body=excluded.body`, k.ns, k.name, r.uid, body)
-	if err != nil {
-		return nil, false, fmt.Errorf("store device %s: %w", k, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old != nil && old.uid == r.uid {
+		r.birth = old.birth
+	} else {
+		s.births++
+		r.birth = s.births
+	}
 	s.devices[k] = r
+	delete(s.untold, k)
 	return old, true, nil
+}
+
+// keepDevice writes the device to disk alone.
+func (s *store) keepDevice(k key, r *record) error {
+	body, err := proto.Marshal(r.device)
+	if err != nil {
+		return err
+	}
+	_, err = s.db.Exec(`INSERT INTO device VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET uid=excluded.uid, body=excluded.body`, k.ns, k.name, r.uid, body)
+	if err == nil && r.stranger {
+		_, err = s.db.Exec(`INSERT INTO stranger VALUES (?,?) ON CONFLICT DO NOTHING`, k.ns, k.name)
+	} else if err == nil {
+		_, err = s.db.Exec(`DELETE FROM stranger WHERE namespace=? AND name=?`, k.ns, k.name)
+	}
+	if err != nil {
+		return fmt.Errorf("store device %s: %w", k, err)
+	}
+	return nil
 }
 
 // putModel stores the model.
@@ -233,15 +279,18 @@ func (s *store) putModel(m *pb.DeviceModel) (changed bool, err error) {
 // removeDevice drops the device and gives it; nil if there was none.
 func (s *store) removeDevice(k key) (*record, error) {
 	old := s.device(k)
-	if old == nil {
+	if old == nil && s.stranger(k) == nil {
 		return nil, nil
 	}
-	if _, err := s.db.Exec(`DELETE FROM device WHERE namespace=? AND name=?`, k.ns, k.name); err != nil {
-		return nil, fmt.Errorf("remove device %s: %w", k, err)
+	for _, table := range []string{"device", "stranger"} {
+		if _, err := s.db.Exec(`DELETE FROM `+table+` WHERE namespace=? AND name=?`, k.ns, k.name); err != nil {
+			return nil, fmt.Errorf("remove device %s: %w", k, err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.devices, k)
+	delete(s.untold, k)
 	return old, nil
 }
 
@@ -251,6 +300,9 @@ func (s *store) dropUnusedModels() error {
 	defer s.mu.Unlock()
 	used := map[key]bool{}
 	for _, r := range s.devices {
+		used[r.model()] = true
+	}
+	for _, r := range s.untold {
 		used[r.model()] = true
 	}
 	for k := range s.models {

@@ -55,7 +55,7 @@ func (t *twins) onUpdate(ctx context.Context, k key, payload []byte) {
 
 // update applies one message, answers it and sends it up.
 func (t *twins) update(ctx context.Context, k key, u twinUpdate) {
-	r := t.e.store.device(k)
+	r := t.e.store.member(k)
 	if r == nil {
 		if t.e.c.AnswerUnknown {
 			t.refuse(ctx, k, u.EventID, codeUnknown, errNoDevice)
@@ -146,7 +146,7 @@ func (t *twins) forget(k key) {
 
 func (t *twins) onGet(ctx context.Context, k key, payload []byte) {
 	var u twinUpdate
-	if json.Unmarshal(payload, &u) != nil || t.e.store.device(k) == nil {
+	if json.Unmarshal(payload, &u) != nil || t.e.store.member(k) == nil {
 		return
 	}
 	answer := twinAnswer{EventID: u.EventID, Timestamp: time.Now().UnixMilli(), Twin: map[string]*wire.MsgTwin{}}
@@ -168,7 +168,7 @@ func (t *twins) onState(ctx context.Context, k key, payload []byte) {
 // setState sends the state up and answers. States that KubeEdge does not know,
 // and states of unknown devices, are dropped silently.
 func (t *twins) setState(ctx context.Context, k key, state string) {
-	r := t.e.store.device(k)
+	r := t.e.store.member(k)
 	if !wire.DeviceStates[state] || r == nil {
 		return
 	}

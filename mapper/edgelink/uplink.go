@@ -19,17 +19,19 @@ type uplink struct {
 	queue   chan *wire.Frame
 	sent    prometheus.Counter
 	lost    *prometheus.CounterVec
+	lose    *loser
 
 	mu    sync.Mutex
 	write func(context.Context, []byte) error // nil while the link is down
 }
 
-func newUplink(l Limits, r prometheus.Registerer) *uplink {
+func newUplink(l Limits, r prometheus.Registerer, lose *loser) *uplink {
 	u := &uplink{
+		lose:    lose,
 		limiter: rate.NewLimiter(rate.Limit(l.UpRate), l.UpBurst),
 		queue:   make(chan *wire.Frame, l.UpQueue),
 		sent:    prometheus.NewCounter(prometheus.CounterOpts{Name: "sedna_edgelink_up_sent_total", Help: "Messages sent to the cloud."}),
-		lost:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sedna_edgelink_up_lost_total", Help: "Messages to the cloud that were lost, by reason (offline, full, broken)."}, []string{"reason"}),
+		lost:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sedna_edgelink_up_lost_total", Help: "Messages to the cloud that were lost, by reason (offline, full, broken, chance)."}, []string{"reason"}),
 	}
 	r.MustRegister(u.sent, u.lost)
 	return u
@@ -39,6 +41,10 @@ func newUplink(l Limits, r prometheus.Registerer) *uplink {
 func (u *uplink) send(f *wire.Frame) {
 	if u.writer() == nil {
 		u.lost.WithLabelValues("offline").Inc()
+		return
+	}
+	if u.lose.chance(u.lose.DropUp) {
+		u.lost.WithLabelValues("chance").Inc()
 		return
 	}
 	select {

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/time/rate"
-
 	"github.com/edgetwin/sedna/mapper/dmi"
 	pb "github.com/edgetwin/sedna/models/dmi"
 	"github.com/edgetwin/sedna/models/wire"
@@ -16,9 +14,8 @@ import (
 // Bridge carries tasks between DMI and the bus. It is the dmi.Handler of
 // protocol sedna.
 type Bridge struct {
-	c       Config
-	m       counters
-	limiter *rate.Limiter
+	c Config
+	m counters
 
 	wakeDesired, wakeReports chan struct{} // capacity 1
 
@@ -38,7 +35,6 @@ func New(c Config) (*Bridge, error) {
 	}
 	b := &Bridge{
 		c:           c,
-		limiter:     rate.NewLimiter(rate.Limit(c.Limits.Rate), c.Limits.Burst),
 		wakeDesired: make(chan struct{}, 1),
 		wakeReports: make(chan struct{}, 1),
 		devices:     map[key]*device{},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/edgetwin/sedna/lib/bus"
 	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/budget"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -20,6 +21,10 @@ type Config struct {
 	// of tasks are then verified here too. Without it only the cloud does.
 	NodeKey ed25519.PublicKey
 
+	// Budget is what all reports of the node share. Nil: one of Limits.Rate and
+	// Limits.Burst, of this bridge alone.
+	Budget *budget.Budget
+
 	Limits  Limits
 	Metrics *metrics.Registry // required
 	Log     *slog.Logger      // nil: none
@@ -28,8 +33,8 @@ type Config struct {
 // Limits bound what the bridge takes from the bus and sends up. Zero values
 // mean the defaults.
 type Limits struct {
-	Rate         float64       // twin and state updates per second; KubeEdge takes 30 of a node for all its parts; 15
-	Burst        int           // updates that may follow each other at once; 10
+	Rate         float64       // twin and state updates per second, without a Budget; KubeEdge takes 30 of a node for all its parts; 15
+	Burst        int           // updates that may follow each other at once, without a Budget; 10
 	Payload      int           // bytes in one report; 16 KiB
 	Properties   int           // in one report; 64
 	ResendAfter  time.Duration // from a report to its first repetition, doubled each time; 2 s
@@ -49,12 +54,12 @@ func (c *Config) normalize() error {
 	}
 	l := &c.Limits
 	if l.Rate <= 0 {
-		l.Rate = 15
+		l.Rate = budget.DefaultRate
 	}
 	for _, n := range []struct {
 		to       *int
 		standard int
-	}{{&l.Burst, 10}, {&l.Payload, 16 << 10}, {&l.Properties, 64}} {
+	}{{&l.Burst, budget.DefaultBurst}, {&l.Payload, 16 << 10}, {&l.Properties, 64}} {
 		if *n.to <= 0 {
 			*n.to = n.standard
 		}
@@ -66,6 +71,9 @@ func (c *Config) normalize() error {
 		if *d.to <= 0 {
 			*d.to = d.standard
 		}
+	}
+	if c.Budget == nil {
+		c.Budget = budget.New(l.Rate, l.Burst)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/edgetwin/sedna/lib/bus"
+	"github.com/edgetwin/sedna/lib/faults"
 	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/budget"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -89,7 +91,7 @@ func (b *Bridge) reportLoop(ctx context.Context) {
 			}
 			continue
 		}
-		if b.limiter.Wait(ctx) != nil {
+		if b.c.Budget.Wait(ctx, budget.Task) != nil {
 			return
 		}
 		if err := send(ctx); err != nil && ctx.Err() == nil {
@@ -152,7 +154,7 @@ func (b *Bridge) sendReport(ctx context.Context, k key) error {
 	b.m.sent.Inc()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if d := b.devices[k]; d != nil && d.report == r && r.once {
+	if d := b.devices[k]; d != nil && d.report == r && (r.once || faults.Off(faults.Resend)) {
 		d.report = nil
 	}
 	r.due = time.Now().Add(min(b.c.Limits.ResendAfter<<min(r.tries, 16), b.c.Limits.ResendAtMost))
