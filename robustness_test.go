@@ -15,8 +15,8 @@ import (
 	"github.com/edgetwin/sedna/lib/history"
 )
 
-// kubeEdgeLosses is everything that KubeEdge was seen to lose.
-var kubeEdgeLosses = []string{"first-report", "offline-report", "desired-offline", "create-offline", "delete-offline", "coalesce"}
+// kubeEdgeLosses is everything that KubeEdge was seen to lose, and some by chance.
+var kubeEdgeLosses = []string{"first-report", "offline-report", "desired-offline", "create-offline", "delete-offline", "quick-rebind", "coalesce", "drop-up=0.05", "drop-down=0.1"}
 
 // startRobustness brings up a stack whose processes are this test binary.
 func startRobustness(t *testing.T, losses []string, environ ...string) *robustness.Stack {

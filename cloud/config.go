@@ -28,7 +28,7 @@ type Config struct {
 	// Edgelink serves nodes on which KubeEdge does not run. Default true.
 	Edgelink bool `yaml:"edgelink"`
 	// Lose lists what edgelink loses as KubeEdge does, for tests. Of what
-	// there is the cloud's half loses first-report; the rest is for mappers.
+	// there is the cloud's half loses first-report and quick-rebind; the rest is for mappers.
 	Lose []string `yaml:"lose"`
 	// RepairAfter is how long a node may take to confirm a task before it is
 	// delivered again. Default 10s.
@@ -36,6 +36,9 @@ type Config struct {
 	// RepairMax is the longest time between two such deliveries, which doubles.
 	// Default 10m.
 	RepairMax time.Duration `yaml:"repairMax"`
+	// UnboundFor is how long a task's Device that its node does not know is
+	// taken off the node before it is bound again. Default 3s.
+	UnboundFor time.Duration `yaml:"unboundFor"`
 	// Limits on what comes from outside.
 	Limits Limits `yaml:"limits"`
 }
@@ -75,6 +78,7 @@ func DefaultConfig() Config {
 		Edgelink:    true,
 		RepairAfter: 10 * time.Second,
 		RepairMax:   10 * time.Minute,
+		UnboundFor:  3 * time.Second,
 		Limits:      Limits{Blob: 2 << 30, ModelMemory: 2 << 30, InferenceBody: 16 << 20, BlobGrace: time.Hour},
 	}
 }
@@ -98,7 +102,7 @@ func (c *Config) Check() error {
 		return err
 	}
 	for key, v := range map[string]int64{"limits.blob": c.Limits.Blob, "limits.modelMemory": c.Limits.ModelMemory,
-		"limits.inferenceBody": c.Limits.InferenceBody, "limits.blobGrace": int64(c.Limits.BlobGrace), "repairAfter": int64(c.RepairAfter), "repairMax": int64(c.RepairMax)} {
+		"limits.inferenceBody": c.Limits.InferenceBody, "limits.blobGrace": int64(c.Limits.BlobGrace), "repairAfter": int64(c.RepairAfter), "repairMax": int64(c.RepairMax), "unboundFor": int64(c.UnboundFor)} {
 		if v <= 0 {
 			return bad(key, "more than 0")
 		}

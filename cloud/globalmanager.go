@@ -223,7 +223,7 @@ func (m *manager) controllers(nodes *twin.Nodes) error {
 	tasks := &twin.Tasks{Client: kube, Signer: signer{m.keys}, Now: time.Now}
 	obs := twin.NewObserver(kube, nodes, m.metrics)
 	changed := make(chan event.TypedGenericEvent[*devices.Device], 1024)
-	deviceCtl := twin.NewController(tasks, nodes, obs, twin.Timings{RepairAfter: m.cfg.RepairAfter, RepairMax: m.cfg.RepairMax}, changed, m.log)
+	deviceCtl := twin.NewController(tasks, nodes, obs, twin.Timings{RepairAfter: m.cfg.RepairAfter, RepairMax: m.cfg.RepairMax, UnboundFor: m.cfg.UnboundFor}, changed, m.log)
 	jobs := controllers.Jobs{Client: kube, Tasks: tasks, Nodes: nodes, Obs: obs}
 	for _, c := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		deviceCtl,

@@ -24,7 +24,7 @@ type Config struct {
 	// certificate ends it. Required.
 	Node func(*http.Request) (string, error)
 
-	Lose losses.Set // what KubeEdge loses, to be lost here too: of it, the first report of each property is this half's
+	Lose losses.Set // what KubeEdge loses, to be lost here too: of it, first-report and quick-rebind are this half's
 
 	Limits  Limits
 	Metrics *metrics.Registry // required

@@ -33,8 +33,12 @@ func TestEdgelink(t *testing.T) {
 	eventually(t, "status without a device is deleted", func() bool { return w.status(t, "left", "behind") == nil })
 }
 
-// TestLoseFirstReport has a server of its own.
-func TestLoseFirstReport(t *testing.T) { newWorld(t, losses.Set{FirstReport: true}).testFirstReport(t) }
+// TestLosses has a server of its own.
+func TestLosses(t *testing.T) {
+	w := newWorld(t, losses.Set{FirstReport: true, QuickRebind: true})
+	t.Run("first report", w.testFirstReport)
+	t.Run("quick rebind", w.testQuickRebind)
+}
 
 func (w *world) testDown(t *testing.T) {
 	e := w.link(t, w.identify(t, "n1"))
@@ -204,8 +208,10 @@ func (w *world) testStatusFollowsDevice(t *testing.T) {
 	again := w.device(t, "life", "a", "n5")
 	eventually(t, "status of the predecessor is gone", func() bool { return w.reported(t, "life", "a", "phase") == "" })
 	e.send(t, twin("life", "a", string(d.UID), "phase", "old"))
-	e.send(t, twin("life", "a", string(again.UID), "task", "new"))
-	eventually(t, "report of the new device", func() bool { return w.reported(t, "life", "a", "task") == "new" })
+	eventually(t, "report of the new device", func() bool {
+		e.send(t, twin("life", "a", string(again.UID), "task", "new")) // refused until the cache knows the device
+		return w.reported(t, "life", "a", "task") == "new"
+	})
 	if v := w.reported(t, "life", "a", "phase"); v != "" {
 		t.Errorf("the predecessor's report was written: %s", v)
 	}

@@ -30,8 +30,13 @@ type link struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	models map[key]string // resource version of each model sent; of send alone
+	models  map[key]string    // resource version of each model sent; of send alone
+	removed map[key]time.Time // when Devices were taken off the node that may come back; of send alone
 }
+
+// removalTakes is how long, with quick-rebind, a node takes to acknowledge a
+// Device's removal: cloudcore then forgets all that it has queued for it.
+const removalTakes = 200 * time.Millisecond
 
 // serve reads, writes and pings until one of them fails; it says why.
 func (l *link) serve(conn *websocket.Conn) error {
@@ -39,15 +44,14 @@ func (l *link) serve(conn *websocket.Conn) error {
 	wg.Go(func() { l.cancel(l.send(conn)) })
 	wg.Go(func() { l.cancel(l.keep(conn)) })
 	err := l.receive(conn)
+	if refusal := (*wire.Error)(nil); errors.As(err, &refusal) {
+		// Closed before the context ends, which would cut the word off.
+		_ = conn.Close(websocket.StatusPolicyViolation, string(refusal.Code))
+	}
 	l.cancel(err)
 	wg.Wait()
-	cause := context.Cause(l.ctx)
-	code, reason := websocket.StatusGoingAway, ""
-	if refusal := (*wire.Error)(nil); errors.As(cause, &refusal) {
-		code, reason = websocket.StatusPolicyViolation, string(refusal.Code)
-	}
-	_ = conn.Close(code, reason)
-	return cause
+	_ = conn.Close(websocket.StatusGoingAway, "")
+	return context.Cause(l.ctx)
 }
 
 // send gives the node everything that is bound to it, says so, and follows the
@@ -72,10 +76,15 @@ func (l *link) send(conn *websocket.Conn) error {
 				if err := l.write(conn, &wire.Frame{Type: wire.FrameRemove, Namespace: k.Namespace, Name: k.Name}); err != nil {
 					return err
 				}
+				l.removed[k] = time.Now()
 				if l.s.index.nodeOf(k) != l.node {
 					continue
 				}
 			}
+			if l.s.c.Lose.QuickRebind && time.Since(l.removed[k]) < removalTakes {
+				continue
+			}
+			delete(l.removed, k)
 			if err := l.sendDevice(conn, k); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package edgelink_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -26,6 +27,26 @@ func (w *world) testFirstReport(t *testing.T) {
 	if v := w.reported(t, "first", "a", "task"); v != "" {
 		t.Errorf("the first report of the other property arrived: %s", v)
 	}
+}
+
+// testQuickRebind needs a server that loses Devices that are bound anew at once.
+func (w *world) testQuickRebind(t *testing.T) {
+	w.model(t, "quick", "m")
+	d := w.device(t, "quick", "a", "n2")
+	e := w.link(t, w.identify(t, "n2"))
+	e.next(t, wire.FrameModel, "m")
+	e.next(t, wire.FrameDevice, "a")
+	e.next(t, wire.FrameSynced, "")
+	w.patch(t, d, func() { d.Spec.NodeName = "" })
+	e.next(t, wire.FrameRemove, "a")
+	w.patch(t, d, func() { d.Spec.NodeName = "n2" })
+	select {
+	case f := <-e.frames:
+		t.Errorf("%s was not lost", f.Type)
+	case <-time.After(quiet):
+	}
+	w.patch(t, d, func() { d.Spec.Properties[0].Desired.Value = "y" })
+	e.next(t, wire.FrameDevice, "a")
 }
 
 // testBindingAnew holds that a Device which is taken off its node

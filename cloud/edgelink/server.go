@@ -158,7 +158,7 @@ func (s *Server) open(name string, r *http.Request) (*link, error) {
 	} else {
 		s.links++
 	}
-	l := &link{s: s, node: name, reporter: n.reporter, request: r, queue: newQueue(), models: map[key]string{}}
+	l := &link{s: s, node: name, reporter: n.reporter, request: r, queue: newQueue(), models: map[key]string{}, removed: map[key]time.Time{}}
 	l.ctx, l.cancel = context.WithCancelCause(s.ctx)
 	n.link = l
 	s.wg.Add(1)

@@ -30,7 +30,8 @@ type Timings struct {
 
 // rebindEvery says which repair takes the Device off its node and binds it
 // again instead of raising the nonce: membership that was lost needs it. A
-// Device that never reported is bound anew each time.
+// Device that never reported is bound anew at once. The repair that follows
+// raises the nonce, soon: cloudcore may lose the new registration, see Unbind.
 const rebindEvery = 3
 
 // earlyRepairs are those that a beat brings forward: the ones before it may
@@ -53,13 +54,15 @@ type Controller struct {
 	mu      sync.Mutex
 	repairs map[types.UID]repair
 	unbound map[types.UID]time.Time // when a Device was first seen without a node
-	told    map[types.UID]int64     // seq of the last report that was passed on to the job's controller
+	acks    map[types.UID]ack
+	told    map[types.UID]int64 // seq of the last report that was passed on to the job's controller
 }
 
 type repair struct {
 	generation int64
 	count      int
 	last, next time.Time
+	rebound    bool // the last repair bound the Device anew
 }
 
 // NewController makes a Controller. Each news about a task is sent to changed,
@@ -80,7 +83,7 @@ func NewController(tasks *Tasks, nodes *Nodes, obs *Observer, t Timings, changed
 	return &Controller{
 		client: tasks.Client, tasks: tasks, nodes: nodes, obs: obs, timings: t, now: tasks.Now, log: log,
 		changed: changed, poked: make(chan event.TypedGenericEvent[*devices.Device], 1024),
-		repairs: map[types.UID]repair{}, unbound: map[types.UID]time.Time{}, told: map[types.UID]int64{},
+		repairs: map[types.UID]repair{}, acks: map[types.UID]ack{}, unbound: map[types.UID]time.Time{}, told: map[types.UID]int64{},
 	}
 }
 
@@ -149,8 +152,40 @@ func (c *Controller) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			s.Nonce.Acked = s.Report.Seq
 			return ctrl.Result{}, c.tasks.SetNonce(ctx, d, s.Nonce)
 		}
+		if c.unheard(d.UID, s) {
+			return ctrl.Result{}, c.Ask(ctx, d)
+		}
 	}
 	return c.repair(ctx, d, s)
+}
+
+// ack is an acknowledgement on its way down.
+type ack struct {
+	seq   int64
+	since time.Time // ours
+	said  time.Time // when the report was made or repeated last, by the edge's clock
+}
+
+// unheard tells whether the node goes on repeating a report that was
+// acknowledged a while ago: the acknowledgement was lost, and only a change of
+// the nonce has it delivered again.
+func (c *Controller) unheard(uid types.UID, s State) bool {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.acks[uid]
+	if a.seq != s.Report.Seq {
+		c.acks[uid] = ack{s.Report.Seq, now, s.RepeatedAt}
+		return false
+	}
+	repeated := !s.RepeatedAt.Equal(a.said)
+	a.said = s.RepeatedAt
+	late := repeated && now.Sub(a.since) > c.timings.RepairAfter
+	if late {
+		a.since = now
+	}
+	c.acks[uid] = a
+	return late
 }
 
 // mayGo tells whether nothing keeps a Device that is being deleted: its node
@@ -213,7 +248,8 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 		return ctrl.Result{}, nil
 	}
 	r.count++
-	r.last = now
+	rebind := (r.count%rebindEvery == 0 || s.Report == nil) && !r.rebound && !faults.Off(faults.Rebinding)
+	r.last, r.rebound = now, rebind
 	r.next = now.Add(min(c.timings.RepairAfter<<min(r.count, 16), c.timings.RepairMax))
 	c.mu.Lock()
 	c.repairs[d.UID] = r
@@ -221,7 +257,7 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 	c.log.Info("document not confirmed, delivering again", "device", d.Name, "namespace", d.Namespace, "node", d.Spec.NodeName,
 		"generation", s.Document.Generation, "attempt", r.count)
 	var err error
-	if (r.count%rebindEvery == 0 || s.Report == nil) && !faults.Off(faults.Rebinding) {
+	if rebind {
 		err = c.tasks.Unbind(ctx, d)
 	} else {
 		err = c.Ask(ctx, d)
@@ -250,6 +286,10 @@ func (c *Controller) bind(ctx context.Context, d *devices.Device) (ctrl.Result, 
 		c.unbound[d.UID] = since
 	}
 	wait := since.Add(c.timings.UnboundFor).Sub(now)
+	if r, ok := c.repairs[d.UID]; ok && wait <= 0 {
+		r.next = now.Add(c.timings.RepairAfter / 2)
+		c.repairs[d.UID] = r
+	}
 	c.mu.Unlock()
 	if wait > 0 {
 		return ctrl.Result{RequeueAfter: wait}, nil
@@ -280,7 +320,7 @@ func (c *Controller) Poke(ctx context.Context, d *devices.Device, silence bool) 
 		r.next, r.count = now, 0
 		c.repairs[d.UID] = r
 	case silence:
-	case ok && r.next.After(now) && 0 < r.count && r.count <= earlyRepairs && now.Sub(r.last) >= c.timings.RepairAfter:
+	case ok && r.next.After(now) && 0 < r.count && r.count <= earlyRepairs && now.Sub(r.last) >= c.timings.UnboundFor:
 		r.next = now
 		c.repairs[d.UID] = r
 	default:
@@ -299,6 +339,7 @@ func (c *Controller) forget(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.repairs, uid)
+	delete(c.acks, uid)
 	delete(c.unbound, uid)
 	delete(c.told, uid)
 }

@@ -170,7 +170,7 @@ func (c *NodeController) beat(ctx context.Context, d *devices.Device, node strin
 		err = wire.E(wire.Stale, task.PropSeq, "older than a beat already seen", "")
 	}
 	if err != nil {
-		c.refuse(node, props[task.PropSeq]+" "+props[task.PropSig], err)
+		c.refuse(node, fingerprint(props), err)
 		return nil, nil
 	}
 	return &beat, nil

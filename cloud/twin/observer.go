@@ -3,6 +3,8 @@ package twin
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
@@ -30,6 +32,7 @@ type State struct {
 	Nonce      task.Nonce
 	Report     *task.Report // the latest that the node has signed; nil before the first
 	ReportedAt time.Time    // when the cloud wrote that report
+	RepeatedAt time.Time    // the same of its latest repetition
 }
 
 // Confirmed tells whether the node has said that it knows the latest document:
@@ -56,7 +59,8 @@ type Observer struct {
 type observed struct {
 	report  task.Report
 	at      time.Time
-	refused string // signature and seq of what was refused last, so that it is counted once
+	again   time.Time // at, of the latest repetition
+	refused string    // fingerprint of what was refused last, so that it is counted once
 }
 
 // NewObserver makes an Observer; metrics may be nil.
@@ -90,7 +94,7 @@ func (o *Observer) State(ctx context.Context, d *devices.Device) (State, error) 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if seen, ok := o.last[d.UID]; ok && seen.report.Phase != "" {
-		s.Report, s.ReportedAt = &seen.report, seen.at
+		s.Report, s.ReportedAt, s.RepeatedAt = &seen.report, seen.at, seen.again
 	}
 	return s, nil
 }
@@ -100,8 +104,8 @@ func (o *Observer) take(uid types.UID, key ed25519.PublicKey, props map[string]s
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	seen := o.last[uid]
-	fingerprint := props[task.PropSeq] + " " + props[task.PropSig] + " " + props["phase"]
-	if seen.refused == fingerprint {
+	print := fingerprint(props)
+	if seen.refused == print {
 		return
 	}
 	r, err := verified(key, string(uid), props)
@@ -109,12 +113,25 @@ func (o *Observer) take(uid types.UID, key ed25519.PublicKey, props map[string]s
 		err = wire.E(wire.Stale, task.PropSeq, "report "+strconv.FormatInt(r.Seq, 10)+" is older than one already seen", "")
 	}
 	if err != nil {
-		seen.refused = fingerprint
+		seen.refused = print
 		o.reject(err)
 	} else if r.Seq > seen.report.Seq || seen.report.Phase == "" {
-		seen = observed{report: r, at: at}
+		seen = observed{report: r, at: at, again: at}
+	} else {
+		seen.again = at
 	}
 	o.last[uid] = seen
+}
+
+// fingerprint tells reports apart. It sums up every property: KubeEdge may
+// write one report in steps, and what is not valid yet becomes so.
+func fingerprint(props map[string]string) string {
+	b, err := json.Marshal(props) // sorted by name
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return string(sum[:])
 }
 
 func verified(key ed25519.PublicKey, uid string, props map[string]string) (task.Report, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -52,13 +53,14 @@ func (s signer) Sign(b []byte) string { return task.Sign(s.key, b) }
 // newWorld starts the controllers; repairs come after 50 ms.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return startWorld(t, false)
+	return startWorld(t, false, twin.Timings{
+		RepairAfter: 50 * time.Millisecond, RepairMax: 100 * time.Millisecond, SilentAfter: time.Second, UnboundFor: unboundFor})
 }
 
 // unboundFor is how long a Device that is bound anew stays without a node.
 const unboundFor = 300 * time.Millisecond
 
-func startWorld(t *testing.T, old bool) *world {
+func startWorld(t *testing.T, old bool, timings twin.Timings) *world {
 	t.Helper()
 	crds, err := manifests.CRDs()
 	if err != nil {
@@ -91,8 +93,7 @@ func startWorld(t *testing.T, old bool) *world {
 	w.nodes = &twin.Nodes{Client: mgr.GetClient(), Namespace: "sedna"}
 	w.obs = twin.NewObserver(mgr.GetClient(), w.nodes, w.metrics)
 	log := slog.New(slog.DiscardHandler)
-	ctl := twin.NewController(w.tasks, w.nodes, w.obs, twin.Timings{
-		RepairAfter: 50 * time.Millisecond, RepairMax: 100 * time.Millisecond, SilentAfter: time.Second, UnboundFor: unboundFor}, w.changed, log)
+	ctl := twin.NewController(w.tasks, w.nodes, w.obs, timings, w.changed, log)
 	if err := ctl.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
@@ -357,6 +358,8 @@ func TestRepair(t *testing.T) {
 	if gap := time.Since(since); gap < unboundFor/2 {
 		t.Errorf("bound again after %v: cloudcore would lose it", gap)
 	}
+	n := w.nonce().N
+	w.eventually(func() bool { return w.nonce().N > n }, "a raised nonce after the Device was bound")
 	w.taskReport(task.Running, 1, 1, w.node)
 	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
 	if g := w.document().Generation; g != 1 {
@@ -366,6 +369,27 @@ func TestRepair(t *testing.T) {
 	// What is known at the node and not confirmed is asked for by nonce.
 	w.sync(want("0.7"))
 	w.eventually(func() bool { return w.nonce().N >= 2 }, "nonce repairs")
+}
+
+// TestLostAcknowledgementIsRepeated: a node that did not hear of it goes on
+// sending a report which the cloud has long acknowledged.
+func TestLostAcknowledgementIsRepeated(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	n := w.nonce().N
+	w.eventually(func() bool {
+		w.taskReport(task.Running, 1, 1, w.node)
+		return w.nonce().N > n
+	}, "the acknowledgement delivered again")
+	w.taskReport(task.Running, 1, 2, w.node) // the node's answer to a raised nonce
+	w.eventually(func() bool { return w.nonce().Acked == 2 }, "the new report acknowledged")
+	n = w.nonce().N
+	time.Sleep(200 * time.Millisecond)
+	if m := w.nonce().N; m != n {
+		t.Errorf("nonce raised to %d without need", m)
+	}
 }
 
 func TestHashMismatchAsksForAll(t *testing.T) {
@@ -396,7 +420,7 @@ func TestNodeThatIsForgottenHoldsNothing(t *testing.T) {
 
 // KubeEdge up to 1.22 has no DeviceStatus: cloudcore writes into the Device.
 func TestKubeEdge122WritesIntoTheDevice(t *testing.T) {
-	w := startWorld(t, true)
+	w := startWorld(t, true, twin.Timings{})
 	w.sync(want("0.5"))
 	w.taskReport(task.Running, 1, 4, w.node)
 	w.eventually(func() bool { return w.nonce().Acked == 4 }, "nonce with acked seq 4")
@@ -453,4 +477,54 @@ func (w *world) nodeDevice() *devices.Device {
 		w.t.Fatal(err)
 	}
 	return d
+}
+
+// KubeEdge may write a report in steps: after a Device was bound anew, the
+// first patch still has older values where the report's are empty.
+func TestReportThatArrivesInSteps(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	d := w.device()
+	p := task.Report{Phase: task.Running, Generation: 1, Seq: 4}.Properties()
+	task.SignProperties(w.node, string(d.UID), p)
+	mixed := maps.Clone(p)
+	mixed["model"] = "digits:v1:0123456789ab"
+	w.report(d.Namespace, d.Name, mixed)
+	w.eventually(func() bool { return w.rejected("bad_signature") == 1 }, "one refusal")
+	w.report(d.Namespace, d.Name, p)
+	w.eventually(func() bool { return w.nonce().Acked == 4 }, "nonce with acked seq 4")
+
+	b := task.Beat{Version: "test", StateHash: task.StateHash(nil), Seq: 7}.Properties()
+	task.SignProperties(w.node, "edge1", b)
+	mixed = maps.Clone(b)
+	mixed["version"] = "older"
+	w.report("sedna", task.NodeDeviceName("edge1"), mixed)
+	w.eventually(func() bool { return w.rejected("bad_signature") == 2 }, "two refusals")
+	w.report("sedna", task.NodeDeviceName("edge1"), b)
+	w.eventually(func() bool {
+		n, err := twin.NonceOf(w.nodeDevice())
+		return err == nil && n.Acked == 7
+	}, "the beat acknowledged")
+}
+
+// What was delivered again while the link was down is not left to the back-off.
+func TestBeatBringsARepairForward(t *testing.T) {
+	const after = 2 * time.Second
+	w := startWorld(t, false, twin.Timings{RepairAfter: after, UnboundFor: 10 * time.Millisecond})
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	w.beat(1, task.StateHash(nil))
+	w.sync(want("0.7"))
+	w.eventually(func() bool { return w.nonce().N == 1 }, "a nonce repair")
+	first := time.Now()
+	seq := int64(1)
+	w.eventually(func() bool {
+		seq++
+		w.beat(seq, task.StateHash(nil))
+		return w.nonce().N == 2
+	}, "another")
+	if took := time.Since(first); took > 3*after/2 {
+		t.Errorf("the next repair came %v after the first, as if no beat had come", took)
+	}
 }

@@ -71,11 +71,17 @@ func admitBuried(tx *store.Tx, tomb *store.Tombstone, row *store.Task, in *Input
 		tomb.Seq = max(tomb.Seq, in.Nonce.Acked) + 1
 		tomb.NonceN, tomb.Settled = in.Nonce.N, false
 		return outcome{report: true}, tx.Bury(tomb)
-	case tomb.Settled:
-		return outcome{}, nil
 	case in.Nonce.Acked == tomb.Seq:
+		if tomb.Settled {
+			return outcome{}, nil
+		}
 		tomb.Settled = true
 		return outcome{}, tx.Bury(tomb)
+	case tomb.Settled:
+		// The message was cleared, and comes back from a cloud that has not
+		// heard of the end: it has bound the Device anew.
+		tomb.Settled = false
+		return outcome{report: true}, tx.Bury(tomb)
 	}
 	return outcome{remind: true}, nil
 }

@@ -206,6 +206,31 @@ func TestStoppedIsForgottenWhenTheDeviceIsGone(t *testing.T) {
 	}
 }
 
+// TestStoppedIsToldAgainWhenTheDeviceIsBoundAnew: binding anew clears the
+// message and brings it back as it was; the cloud has still not heard.
+func TestStoppedIsToldAgainWhenTheDeviceIsBoundAnew(t *testing.T) {
+	c := newCloud(t)
+	e := c.edge(t, t.TempDir(), edgeOptions{})
+	gone := c.message(deleted(c.doc("svc", "u1", 1, c.model("v1", "good")), 2), "1:0")
+	c.send("svc", gone)
+	c.expect("svc", "u1", task.Stopped, 2)
+	c.send("svc", nil)
+	waitFor(t, "the clearing", func() bool {
+		settled := false
+		err := e.store.View(t.Context(), func(tx *store.Tx) error {
+			tomb, err := tx.Tombstone("u1")
+			settled = err == nil && tomb.Settled
+			return err
+		})
+		return err == nil && settled
+	})
+	for len(c.got) > 0 {
+		<-c.got
+	}
+	c.send("svc", gone)
+	c.expect("svc", "u1", task.Stopped, 2)
+}
+
 func TestTransientFailureIsRetried(t *testing.T) {
 	c := newCloud(t)
 	var fetches atomic.Int64

@@ -33,7 +33,9 @@ func start(dir, name string, argv, environ []string) (*process, error) {
 	defer log.Close()
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Stderr, p.cmd.Env = log, environ
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A group of its own, so that its children are killed with it; and no part
+	// outlives the test.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

@@ -144,7 +144,7 @@ func (s *Stack) settings(part string) map[string]any {
 	switch part {
 	case globalManager:
 		return map[string]any{
-			"dataDir": filepath.Join(s.dir, "cloud"), "http": s.cloudHTTP, "repairAfter": "400ms", "repairMax": "2s", "lose": s.losses,
+			"dataDir": filepath.Join(s.dir, "cloud"), "http": s.cloudHTTP, "repairAfter": "400ms", "repairMax": "2s", "unboundFor": "400ms", "lose": s.losses,
 			"kubernetes": map[string]any{"embedded": true, "addr": s.api},
 		}
 	case mapper:

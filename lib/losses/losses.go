@@ -19,6 +19,7 @@ const (
 	DesiredOffline = "desired-offline" // a Device changed while the link was down stays old at the mapper, until its next change or a restart
 	CreateOffline  = "create-offline"  // a Device made while the link was down is never registered, and its reports are refused until it is bound anew
 	DeleteOffline  = "delete-offline"  // a Device deleted while the link was down stays known at the edge
+	QuickRebind    = "quick-rebind"    // a Device taken off its node and bound again at once is only taken off
 	Coalesce       = "coalesce"        // of a burst of changes the latest arrives; always so
 	DropUp         = "drop-up"         // drop-up=P: a report is lost with probability P
 	DropDown       = "drop-down"       // drop-down=P: a change while the link is up does not reach the mapper, with probability P
@@ -26,14 +27,14 @@ const (
 
 // Names lists all losses.
 func Names() []string {
-	return []string{FirstReport, OfflineReport, DesiredOffline, CreateOffline, DeleteOffline, Coalesce, DropUp + "=P", DropDown + "=P"}
+	return []string{FirstReport, OfflineReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind, Coalesce, DropUp + "=P", DropDown + "=P"}
 }
 
 // Set is the losses that are switched on. The zero value has none but those
 // that are always there.
 type Set struct {
-	FirstReport, DesiredOffline, CreateOffline, DeleteOffline bool
-	DropUp, DropDown                                          float64 // probabilities
+	FirstReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind bool
+	DropUp, DropDown                                                       float64 // probabilities
 }
 
 // Parse reads names such as first-report and drop-up=0.2. field is the setting
@@ -51,6 +52,8 @@ func Parse(field string, names []string) (Set, error) {
 			s.CreateOffline = true
 		case DeleteOffline:
 			s.DeleteOffline = true
+		case QuickRebind:
+			s.QuickRebind = true
 		case OfflineReport, Coalesce:
 		case DropUp, DropDown:
 			p, err := strconv.ParseFloat(probability, 64)

@@ -15,7 +15,8 @@ import (
 	"github.com/edgetwin/sedna/models/wire"
 )
 
-// Engine runs the devices of all protocols of one process.
+// Engine runs the devices of all protocols of one process. Where locks meet,
+// the engine's comes first, then a supervisor's or the reporter's.
 type Engine struct {
 	c        Config
 	m        *counters

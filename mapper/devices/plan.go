@@ -3,7 +3,6 @@ package devices
 import (
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -235,15 +234,4 @@ func (p *property) value(r Reading) (any, error) {
 		return nil, err
 	}
 	return v, p.bounds.check(v)
-}
-
-// addresses are the brokers that the plan pushes to.
-func (p *plan) addresses() []string {
-	set := map[string]bool{}
-	for _, prop := range p.properties {
-		if prop.mqtt != nil && prop.mqtt.address != "" {
-			set[prop.mqtt.address] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
 }

@@ -41,12 +41,13 @@ type reporter struct {
 
 	mu      sync.Mutex
 	pending map[key]map[string]cell
-	order   []key // of pending, the longest waiting first
+	order   []key                   // of pending, the longest waiting first
+	sent    map[key]map[string]cell // the last that was sent of each property
 	states  map[key]*stateEntry
 }
 
 func newReporter(c *Config, m *counters) *reporter {
-	return &reporter{c: c, m: m, wake: make(chan struct{}, 1), pending: map[key]map[string]cell{}, states: map[key]*stateEntry{}}
+	return &reporter{c: c, m: m, wake: make(chan struct{}, 1), pending: map[key]map[string]cell{}, sent: map[key]map[string]cell{}, states: map[key]*stateEntry{}}
 }
 
 // add makes a device known; nothing is said of others.
@@ -104,6 +105,7 @@ func (r *reporter) forget(k key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pending, k)
+	delete(r.sent, k)
 	delete(r.states, k)
 }
 
@@ -216,7 +218,22 @@ func (r *reporter) sendState(ctx context.Context, k key, e *stateEntry, state st
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.sent, e.at = state, now
+	// Readings get lost on the way as states do. What a device said before it
+	// went is not said again: it would look fresh.
+	if state == online && r.states[k] == e {
+		for name, v := range r.sent[k] {
+			r.repeat(k, name, v)
+		}
+	}
 	return nil
+}
+
+// repeat sends a reading once more, unless a newer one waits. Called with mu
+// held.
+func (r *reporter) repeat(k key, name string, v cell) {
+	if _, newer := r.pending[k][name]; !newer {
+		r.put(k, name, v)
+	}
 }
 
 func (r *reporter) sendReadings(ctx context.Context, k key, cells map[string]cell, now time.Time) error {
@@ -234,23 +251,30 @@ func (r *reporter) sendReadings(ctx context.Context, k key, cells map[string]cel
 	}
 	if err == nil {
 		r.m.reports.Inc()
-		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.states[k] == nil {
 		return err // removed meanwhile
 	}
+	if r.sent[k] == nil {
+		r.sent[k] = map[string]cell{}
+	}
 	for name, v := range cells {
-		if _, newer := r.pending[k][name]; !newer {
-			r.put(k, name, v)
+		_, known := r.sent[k][name]
+		if err == nil {
+			r.sent[k][name] = v
+		}
+		// KubeEdge loses the first report of each property.
+		if err != nil || !known {
+			r.repeat(k, name, v)
 		}
 	}
 	return err
 }
 
 func (r *reporter) publish(ctx context.Context, topic string, payload []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, r.c.Limits.Publish)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.c.Limits.Publish)
 	defer cancel()
 	return r.c.Bus.Publish(ctx, topic, 1, false, payload)
 }

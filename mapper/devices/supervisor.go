@@ -516,7 +516,8 @@ func (s *supervisor) deliver(p *property, r Reading) {
 	delete(s.problems, p.Name)
 	s.e.m.readings.WithLabelValues(s.protocol).Inc()
 	payload := encode(s.key.name, p, v, r.Time)
-	ctx, cancel := context.WithTimeout(s.ctx, s.e.c.Limits.Publish)
+	// What has begun is let end: a client that is closed over it waits long.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.e.c.Limits.Publish)
 	if s.e.c.Bus.Publish(ctx, wire.Sensor(s.e.c.Node, s.key.ns, s.key.name, p.Name), 0, false, payload) != nil {
 		s.e.m.unpublished.WithLabelValues(s.protocol).Inc()
 	}

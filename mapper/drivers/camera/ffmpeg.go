@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +50,9 @@ func (s *rtsp) args() []string {
 }
 
 func (s *rtsp) run(ctx context.Context, frame func([]byte)) error {
+	// The child dies with the thread that starts it: the thread stays ours.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, s.ffmpeg, s.args()...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.SysProcAttr = ownGroup()

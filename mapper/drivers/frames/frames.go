@@ -43,10 +43,11 @@ const (
 	maxPixels = 40 << 20
 )
 
-// sinkTimeout bounds one frame's way to the sink; sinkRetry is the pause after
-// a failure.
+// sinkTimeout bounds one frame's way to the sink, busTimeout that to the bus;
+// sinkRetry is the pause after a failure.
 const (
 	sinkTimeout = 10 * time.Second
+	busTimeout  = 2 * time.Second
 	sinkRetry   = time.Second
 )
 
@@ -176,8 +177,17 @@ func put(ch chan Frame, f Frame) (lost int64) {
 	}
 }
 
-// Run carries frames until ctx ends.
+// Run carries frames until ctx ends. It may be called again then; what was
+// under way is dropped, since it would be old.
 func (o *Output) Run(ctx context.Context) {
+	defer func() {
+		for _, ch := range []chan Frame{o.in, o.out} {
+			select {
+			case <-ch:
+			default:
+			}
+		}
+	}()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { o.send(ctx) })
@@ -340,12 +350,15 @@ func (o *Output) send(ctx context.Context) {
 }
 
 func (o *Output) deliver(ctx context.Context, f Frame) error {
-	ctx, cancel := context.WithTimeout(ctx, sinkTimeout)
-	defer cancel()
 	var err error
 	if o.bus != nil {
+		// A bus client that is closed over a message waits long: it is let end.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), busTimeout)
 		err = o.bus.Publish(ctx, o.topic, 0, false, f.JPEG)
+		cancel()
 	}
+	ctx, cancel := context.WithTimeout(ctx, sinkTimeout)
+	defer cancel()
 	if o.sink != nil {
 		err = errors.Join(err, o.sink.Frame(ctx, o.set.Service, f))
 	}

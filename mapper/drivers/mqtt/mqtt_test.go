@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,14 +46,43 @@ func setup(protocol map[string]any, writable bool, visitors map[string]map[strin
 	return s, ch
 }
 
-func start(t *testing.T) (*broker.Broker, *bus.Client, chan bus.Message) {
+// embedded and mosquitto start a broker and give its address and its end.
+func embedded(t *testing.T) (string, func()) {
 	t.Helper()
 	b, err := broker.Start(broker.Options{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	c, err := bus.New(bus.Options{URL: b.Addr(), ClientID: "app", CleanSession: true})
+	return b.Addr(), func() { _ = b.Close() }
+}
+
+func mosquitto(t *testing.T) (string, func()) {
+	t.Helper()
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		t.Skip("mosquitto is not installed: only the embedded broker is tried")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_, port, _ := net.SplitHostPort(addr)
+	_ = l.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, program, "-p", port)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := sync.OnceFunc(func() { cancel(); _ = cmd.Wait() })
+	t.Cleanup(end)
+	return addr, end
+}
+
+func connect(t *testing.T, addr string) (*bus.Client, chan bus.Message) {
+	t.Helper()
+	c, err := bus.New(bus.Options{URL: addr, ClientID: "app", CleanSession: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,12 +92,21 @@ func start(t *testing.T) (*broker.Broker, *bus.Client, chan bus.Message) {
 	c.OnConnect(func() { up <- struct{}{} })
 	c.Start(t.Context())
 	wait(t, up, "bus")
-	return b, c, seen
+	return c, seen
 }
 
 func TestReadingsAndWrites(t *testing.T) {
-	b, app, seen := start(t)
-	factory := mqtt.New(mqtt.Options{Node: "n1", URL: b.Addr()})
+	for name, start := range map[string]func(*testing.T) (string, func()){"embedded": embedded, "mosquitto": mosquitto} {
+		t.Run(name, func(t *testing.T) {
+			addr, end := start(t)
+			readAndWrite(t, addr, end)
+		})
+	}
+}
+
+func readAndWrite(t *testing.T, addr string, end func()) {
+	app, seen := connect(t, addr)
+	factory := mqtt.New(mqtt.Options{Node: "n1", URL: addr})
 	open := func(s devices.Setup) devices.Driver {
 		t.Helper()
 		d, err := factory(s)
@@ -84,7 +125,7 @@ func TestReadingsAndWrites(t *testing.T) {
 		"level":  {"writeTopic": "act/1"}, "json set": {"writeTopic": "act/2", "writeFormat": "json", "writeRetained": true},
 	})
 	d := open(s)
-	s2, ch2 := setup(map[string]any{"broker": "tcp://" + b.Addr()}, false, map[string]map[string]any{"a": {"topic": "lab/1", "jsonPath": "t[0]"}})
+	s2, ch2 := setup(map[string]any{"broker": "tcp://" + addr}, false, map[string]map[string]any{"a": {"topic": "lab/1", "jsonPath": "t[0]"}})
 	d2 := open(s2)
 	s3, ch3 := setup(nil, false, map[string]map[string]any{"a": {"topic": "lab/1"}})
 	d3 := open(s3)
@@ -151,7 +192,7 @@ func TestReadingsAndWrites(t *testing.T) {
 		t.Error("a closed device heard a message")
 	}
 	// The broker goes.
-	_ = b.Close()
+	end()
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := d.Read(t.Context(), nil); err != nil {
 			break

@@ -60,6 +60,8 @@ func Compile(text string) (Path, error) {
 			if s.name == "" || strings.ContainsAny(s.name, "*]'\" ") {
 				return nil, fmt.Errorf("expected a name after a dot, got %.40q", s.name)
 			}
+		} else if rest[0] != '[' {
+			return nil, fmt.Errorf("expected a dot or a bracket at %.40q", rest)
 		} else if s, rest, err = bracket(rest); err != nil {
 			return nil, err
 		}

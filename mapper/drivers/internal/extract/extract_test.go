@@ -33,7 +33,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: %v", path, v)
 		}
 	}
-	for _, path := range []string{"a..b", "a[", "a['b", "a[b]", "$.*", "a.", strings.Repeat(".a", 33), strings.Repeat("a", 600)} {
+	for _, path := range []string{"a..b", "a[", "a['b", "a[b]", "$.*", "a.", "[0]]", "[0]x", strings.Repeat(".a", 33), strings.Repeat("a", 600)} {
 		if p, err := extract.Compile(path); err == nil {
 			t.Errorf("%s: %v", path, p)
 		}
