@@ -287,7 +287,7 @@ func testSelector(t *testing.T, s *space) {
 	one.label(t, site(""))
 	s.stopped(one, "a")
 	s.noDevice("a", one.name)
-	got = s.ready("a", "True", sedna.ReasonServing, "1 of 1")
+	s.ready("a", "True", sedna.ReasonServing, "1 of 1")
 	if doc := s.document(s.issued("a", two.name, 1)); doc.Generation != 1 {
 		t.Errorf("the node that stays got generation %d", doc.Generation)
 	}

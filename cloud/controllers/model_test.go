@@ -64,8 +64,8 @@ func testModelVersions(t *testing.T, s *space) {
 // testModelUse has the sweeper of blobs told which digests are named, and when
 // one may not be any more.
 func testModelUse(t *testing.T, s *space) {
-	m := s.model("m", "7")
-	m = s.modelReady("m", "False", sedna.ReasonNotStored, "")
+	s.model("m", "7")
+	m := s.modelReady("m", "False", sedna.ReasonNotStored, "")
 	s.blobs.mu.Lock()
 	used := s.blobs.used[digest("7")]
 	s.blobs.mu.Unlock()
