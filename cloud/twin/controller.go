@@ -210,7 +210,7 @@ func (c *Controller) tell(ctx context.Context, d *devices.Device, seq int64) err
 		return nil
 	}
 	select {
-	case c.changed <- event.TypedGenericEvent[*devices.Device]{Object: d}:
+	case c.changed <- event.TypedGenericEvent[*devices.Device]{Object: d.DeepCopy()}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -329,7 +329,7 @@ func (c *Controller) Poke(ctx context.Context, d *devices.Device, silence bool) 
 	}
 	c.mu.Unlock()
 	select {
-	case c.poked <- event.TypedGenericEvent[*devices.Device]{Object: d}:
+	case c.poked <- event.TypedGenericEvent[*devices.Device]{Object: d.DeepCopy()}:
 	case <-ctx.Done():
 	}
 }
