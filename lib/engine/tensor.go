@@ -3,24 +3,26 @@ package engine
 import (
 	"fmt"
 	"math"
+
+	"github.com/edgetwin/sedna/models/oip"
 )
 
 // Datatypes of the Open Inference Protocol v2 and the Go slice that
 // Tensor.Data holds for each.
 const (
-	Bool   = "BOOL"   // []bool
-	Uint8  = "UINT8"  // []uint8
-	Uint16 = "UINT16" // []uint16
-	Uint32 = "UINT32" // []uint32
-	Uint64 = "UINT64" // []uint64
-	Int8   = "INT8"   // []int8
-	Int16  = "INT16"  // []int16
-	Int32  = "INT32"  // []int32
-	Int64  = "INT64"  // []int64
-	FP16   = "FP16"   // []uint16, IEEE 754 binary16 bits
-	FP32   = "FP32"   // []float32
-	FP64   = "FP64"   // []float64
-	Bytes  = "BYTES"  // [][]byte
+	Bool   = oip.Bool   // []bool
+	Uint8  = oip.Uint8  // []uint8
+	Uint16 = oip.Uint16 // []uint16
+	Uint32 = oip.Uint32 // []uint32
+	Uint64 = oip.Uint64 // []uint64
+	Int8   = oip.Int8   // []int8
+	Int16  = oip.Int16  // []int16
+	Int32  = oip.Int32  // []int32
+	Int64  = oip.Int64  // []int64
+	FP16   = oip.FP16   // []uint16, IEEE 754 binary16 bits
+	FP32   = oip.FP32   // []float32
+	FP64   = oip.FP64   // []float64
+	Bytes  = oip.Bytes  // [][]byte
 )
 
 // Tensor is one named value of a request or response, row-major.

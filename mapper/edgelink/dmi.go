@@ -2,24 +2,17 @@ package edgelink
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime/debug"
-	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/internal/dmiserver"
 	"github.com/edgetwin/sedna/mapper/internal/unixsocket"
 	pb "github.com/edgetwin/sedna/models/dmi"
 	"github.com/edgetwin/sedna/models/wire"
 )
-
-// stopGrace is how long calls may go on after Run was told to end.
-const stopGrace = time.Second
 
 // manager is DeviceManagerService as edgecore serves it.
 type manager struct {
@@ -36,36 +29,16 @@ func (e *Edge) serveDMI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.UnaryInterceptor(e.shield))
+	s := grpc.NewServer(dmiserver.Shield(e.c.Log, e.c.Metrics, unknown))
 	pb.RegisterDeviceManagerServiceServer(s, &manager{e: e, limiter: rate.NewLimiter(rate.Limit(e.c.Limits.DMIRate), e.c.Limits.DMIBurst)})
-	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(stopGrace, s.Stop)
-		s.GracefulStop()
-		timer.Stop()
-	})
-	defer stop()
-	if err := s.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := dmiserver.Serve(ctx, s, l); err != nil {
 		return fmt.Errorf("edgelink dmi: %w", err)
 	}
 	return nil
 }
 
-// shield turns panics and refusals into gRPC errors.
-func (e *Edge) shield(ctx context.Context, req any, info *grpc.UnaryServerInfo, call grpc.UnaryHandler) (res any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			e.c.Log.Error("DMI call panicked", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
-			res, err = nil, status.Error(codes.Internal, "edgelink failed on this call")
-		}
-	}()
-	res, err = call(ctx, req)
-	var refusal *wire.Error
-	if errors.As(err, &refusal) {
-		_ = e.c.Metrics.Reject(metrics.DoorTwin, refusal)
-		err = status.Error(codes.Unknown, refusal.Error()) // as edgecore's errors come
-	}
-	return res, err
-}
+// unknown is the status code of every refusal, as edgecore's errors come.
+func unknown(wire.Code) codes.Code { return codes.Unknown }
 
 // MapperRegister answers with everything of the mapper's protocol. Without
 // withData no client is made and the mapper gets no calls, as with edgecore.
