@@ -1,7 +1,6 @@
 package cloud
 
 import (
-	"fmt"
 	"net"
 	"path/filepath"
 	"time"
@@ -138,8 +137,4 @@ type Endpoints struct {
 	API           string `json:"api"`           // the embedded Kubernetes API, https://…; empty with a cluster
 	GlobalManager string `json:"globalmanager"` // https://…
 	Kubeconfig    string `json:"kubeconfig"`    // file with an administrator's certificate
-}
-
-func (e Endpoints) String() string {
-	return fmt.Sprintf("api %s, globalmanager %s", e.API, e.GlobalManager)
 }

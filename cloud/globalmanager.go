@@ -206,7 +206,7 @@ func (m *manager) assemble() (err error) {
 		kick: make(chan struct{}, 1), named: map[string]bool{}}
 	m.inference, err = inference.New(inference.Config{
 		Version: wire.Version, Node: m.gate.Node, May: m.gate.MayAsk,
-		Limits: oip.Limits{MaxBody: m.cfg.Limits.InferenceBody}, Metrics: m.metrics, Log: m.log,
+		Limits: oip.Limits{MaxBody: m.cfg.Limits.InferenceBody}, MaxMemory: m.cfg.Limits.ModelMemory, Metrics: m.metrics, Log: m.log,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package inference
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -33,6 +34,9 @@ type Config struct {
 	Limits oip.Limits
 	// Model bounds what one model may use, and says how model files are loaded.
 	Model serving.Options
+	// MaxMemory is what all models together may hold, in bytes, those not
+	// counted that only finish their last requests. Default 2 GiB.
+	MaxMemory int64
 	// Metrics counts refusals. Default: none are counted.
 	Metrics *metrics.Registry
 	// Log tells of models set and removed. Default: none.
@@ -53,6 +57,7 @@ type Server struct {
 
 	mu       sync.RWMutex
 	services map[string]*entry
+	memory   int64 // of the models in services, in bytes
 }
 
 // entry is one service by name. Lock order: entry.mu, then Server.mu.
@@ -62,6 +67,8 @@ type entry struct {
 	mu   sync.Mutex // held while a model is put in place
 	spec *Spec      // of the model in slot; nil before the first
 	gone bool       // not in Server.services any more
+
+	bytes int64 // of the model in slot, counted in Server.memory; under Server.mu
 }
 
 var (
@@ -76,6 +83,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Admin == nil {
 		cfg.Admin = identity.IsAdmin
+	}
+	if cfg.MaxMemory == 0 {
+		cfg.MaxMemory = 2 << 30
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.New()
@@ -124,7 +134,7 @@ func (s *Server) Set(ctx context.Context, service string, spec Spec) error {
 	if e.spec != nil && reflect.DeepEqual(*e.spec, spec) {
 		return nil
 	}
-	m, err := serving.Load(ctx, service, spec.Model, spec.Path, s.cfg.Model)
+	m, err := s.load(ctx, service, e, spec)
 	if err != nil {
 		if e.spec == nil {
 			s.drop(service, e)
@@ -141,6 +151,29 @@ func (s *Server) Set(ctx context.Context, service string, spec Spec) error {
 	})
 	s.cfg.Log.Info("cloud model set", "service", service, "model", spec.Model.Name, "version", spec.Model.Version)
 	return nil
+}
+
+// load loads a model and counts its memory in place of that of the entry's
+// present one.
+func (s *Server) load(ctx context.Context, service string, e *entry, spec Spec) (*serving.Model, error) {
+	m, err := serving.Load(ctx, service, spec.Model, spec.Path, s.cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	n := m.MemoryBytes()
+	s.mu.Lock()
+	others := s.memory - e.bytes
+	fits := others+n <= s.cfg.MaxMemory
+	if fits {
+		s.memory, e.bytes = others+n, n
+	}
+	s.mu.Unlock()
+	if !fits {
+		refusal := wire.E(wire.ResourceExhausted, "limits.modelMemory",
+			fmt.Sprintf("the model needs %d bytes, the others hold %d, and %d are allowed", n, others, s.cfg.MaxMemory), "remove a service, or raise the limit")
+		return nil, errors.Join(refusal, m.Close())
+	}
+	return m, nil
 }
 
 // enter locks the entry of a service, which it makes if there is none.
@@ -166,6 +199,8 @@ func (s *Server) drop(service string, e *entry) {
 	e.gone = true
 	s.mu.Lock()
 	delete(s.services, service)
+	s.memory -= e.bytes
+	e.bytes = 0
 	s.mu.Unlock()
 }
 

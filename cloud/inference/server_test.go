@@ -10,6 +10,7 @@ import (
 
 	"github.com/edgetwin/sedna/cloud/inference"
 	_ "github.com/edgetwin/sedna/lib/engine/purego"
+	"github.com/edgetwin/sedna/lib/serving"
 	"github.com/edgetwin/sedna/lib/serving/servingtest"
 	"github.com/edgetwin/sedna/models/oip"
 	"github.com/edgetwin/sedna/models/task"
@@ -171,4 +172,48 @@ func TestConfig(t *testing.T) {
 	if _, err := inference.New(inference.Config{}); err == nil {
 		t.Error("a server that cannot tell who asks")
 	}
+}
+
+// TestMemoryIsBounded: what does not fit beside the others is refused and
+// counts nothing; a removed service makes room, and a replaced model counts
+// once.
+func TestMemoryIsBounded(t *testing.T) {
+	size := modelBytes(t, spec(t, "1", 1))
+	s, err := inference.New(inference.Config{
+		Node: func(*http.Request) (string, error) { return "edge-a", nil }, May: func(string, string) bool { return true },
+		MaxMemory: 2*size + size/2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	set := func(service, version string) error { return s.Set(t.Context(), service, spec(t, version, 1)) }
+	for _, service := range []string{"a", "b"} {
+		if err := set(service, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 { // refused again and again, which must not use anything up
+		if err := set("c", "1"); !wire.IsCode(err, wire.ResourceExhausted) {
+			t.Fatalf("a third model: %v", err)
+		}
+	}
+	if err := set("b", "2"); err != nil {
+		t.Errorf("a model in place of another: %v", err)
+	}
+	s.Remove("a")
+	if err := set("c", "1"); err != nil {
+		t.Errorf("after one was removed: %v", err)
+	}
+}
+
+// modelBytes is what a model holds once loaded.
+func modelBytes(t *testing.T, s inference.Spec) int64 {
+	t.Helper()
+	m, err := serving.Load(t.Context(), "probe", s.Model, s.Path, serving.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	return m.MemoryBytes()
 }

@@ -386,7 +386,7 @@ func TestLostAcknowledgementIsRepeated(t *testing.T) {
 	w.taskReport(task.Running, 1, 2, w.node) // the node's answer to a raised nonce
 	w.eventually(func() bool { return w.nonce().Acked == 2 }, "the new report acknowledged")
 	n = w.nonce().N
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // nothing is to happen: there is no event to await
 	if m := w.nonce().N; m != n {
 		t.Errorf("nonce raised to %d without need", m)
 	}

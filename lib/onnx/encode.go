@@ -44,13 +44,6 @@ func Encode(m *Model) ([]byte, error) {
 	return e.b, e.err
 }
 
-// EncodeTensor writes one TensorProto.
-func EncodeTensor(t Tensor) ([]byte, error) {
-	var e encoder
-	e.tensor(&t)
-	return e.b, e.err
-}
-
 // encoder appends protobuf fields; the first error sticks.
 type encoder struct {
 	b   []byte
