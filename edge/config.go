@@ -26,12 +26,19 @@ type Config struct {
 	// holds none: what "sedna token create" prints. Node and CloudURL are needed
 	// with it. Not looked at afterwards.
 	EnrolToken config.Secret `yaml:"enrolToken"`
+	// EnrolTokenFile is a file with the token, in place of EnrolToken. It is
+	// looked at only where IdentityDir holds no identity.
+	EnrolTokenFile string `yaml:"enrolTokenFile"`
 	// HTTP is where the local API listens, host:port; port 0 takes a free one.
 	// Default 127.0.0.1:9100. Beyond loopback a Token is needed.
 	HTTP string `yaml:"http"`
 	// Token is what HTTP clients send as "Authorization: Bearer". Empty: none is
 	// asked for, on loopback only.
 	Token config.Secret `yaml:"token"`
+	// Socket is the path of a unix socket with the same API, for programs of this
+	// user such as the mapper with its cameras; no token is asked for there.
+	// Empty: none.
+	Socket string `yaml:"socket"`
 	// Bus is the edge's MQTT broker.
 	Bus BusConfig `yaml:"bus"`
 	// CloudURL is the GlobalManager's base URL. Empty: the one of the identity.
@@ -88,6 +95,9 @@ func (c *Config) Check() error {
 	}
 	if !task.ValidName(c.Namespace) {
 		return bad("namespace", "expected a namespace, got %.80q", c.Namespace)
+	}
+	if c.EnrolToken != "" && c.EnrolTokenFile != "" {
+		return bad("enrolTokenFile", "expected either enrolToken or enrolTokenFile")
 	}
 	if c.BeatSeconds < 1 || c.BeatSeconds > 3600 {
 		return bad("beatSeconds", "expected 1 to 3600, got %d", c.BeatSeconds)

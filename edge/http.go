@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/lib/unixsocket"
 	"github.com/edgetwin/sedna/models/wire"
 )
 
@@ -30,11 +32,43 @@ const (
 	readyTimeout   = 5 * time.Second
 )
 
-// handler is the local HTTP API.
-func (c *controller) handler() http.Handler {
+// door is one way to the local HTTP API.
+type door struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// open listens on the HTTP address, which comes first, and on the socket.
+func (c *controller) open() ([]door, error) {
+	l, err := net.Listen("tcp", c.cfg.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("local HTTP: %w", err)
+	}
+	doors := []door{{l, c.server(c.handler(c.authorize))}}
+	if c.cfg.Socket == "" {
+		return doors, nil
+	}
+	// The file's mode is what keeps other users out.
+	if l, err = unixsocket.Listen(c.cfg.Socket, 0o600); err != nil {
+		_ = doors[0].listener.Close()
+		return nil, fmt.Errorf("local HTTP: %w", err)
+	}
+	return append(doors, door{l, c.server(c.handler())}), nil
+}
+
+func (c *controller) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// handler is the local HTTP API behind guards.
+func (c *controller) handler(guards ...gin.HandlerFunc) http.Handler {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
-	r.Use(gin.CustomRecoveryWithWriter(io.Discard, c.recovered), c.authorize)
+	r.Use(gin.CustomRecoveryWithWriter(io.Discard, c.recovered))
+	r.Use(guards...)
 	r.NoRoute(func(g *gin.Context) { c.refuse(g, wire.E(wire.NotFound, "", "no route "+g.Request.URL.Path, "")) })
 	r.GET("/healthz", c.getHealth)
 	r.GET("/readyz", c.getReady)

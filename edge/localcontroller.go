@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,26 +100,50 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 // yet and a token says that it may.
 func (c *controller) identify(ctx context.Context) (*identity.Node, error) {
 	node, err := identity.LoadNode(c.cfg.IdentityDir)
-	if !wire.IsCode(err, wire.NotFound) || c.cfg.EnrolToken == "" {
+	if !wire.IsCode(err, wire.NotFound) || c.cfg.EnrolToken == "" && c.cfg.EnrolTokenFile == "" {
 		return node, err
 	}
+	token, err := c.enrolToken()
 	switch {
+	case err != nil:
+		return nil, err
 	case c.cfg.Node == "":
-		return nil, wire.E(wire.InvalidArgument, "node", "missing, and enrolToken is to enrol this node", "")
+		return nil, wire.E(wire.InvalidArgument, "node", "missing, and this node has yet to enrol", "")
 	case c.cfg.CloudURL == "":
-		return nil, wire.E(wire.InvalidArgument, "cloudURL", "missing, and enrolToken is to enrol this node", "")
+		return nil, wire.E(wire.InvalidArgument, "cloudURL", "missing, and this node has yet to enrol", "")
 	}
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
-	node, err = identity.Enrol(ctx, c.cfg.CloudURL, string(c.cfg.EnrolToken), c.cfg.Node, c.cfg.IdentityDir)
+	node, err = identity.Enrol(ctx, c.cfg.CloudURL, token, c.cfg.Node, c.cfg.IdentityDir)
 	if err == nil {
 		c.log.Info("enrolled", "node", c.cfg.Node, "cloud", c.cfg.CloudURL)
 	}
 	return node, err
 }
 
-// enrolTimeout bounds the enrolment at the first start.
-const enrolTimeout = time.Minute
+// enrolToken is the token from the configuration or its file.
+func (c *controller) enrolToken() (string, error) {
+	if c.cfg.EnrolTokenFile == "" {
+		return string(c.cfg.EnrolToken), nil
+	}
+	f, err := os.Open(c.cfg.EnrolTokenFile)
+	if err != nil {
+		return "", wire.E(wire.FailedPrecondition, "enrolTokenFile", err.Error(), "make a token with sedna token create --node "+c.cfg.Node)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile))
+	if err != nil {
+		return "", wire.E(wire.FailedPrecondition, "enrolTokenFile", err.Error(), "")
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// enrolTimeout bounds the enrolment at the first start, and maxTokenFile what
+// is read of a token's file, in bytes.
+const (
+	enrolTimeout = time.Minute
+	maxTokenFile = 16 << 10
+)
 
 // build makes the parts; nothing runs yet.
 func (c *controller) build(ctx context.Context, node *identity.Node, deps Deps) (err error) {
@@ -183,17 +209,15 @@ func (c *controller) run(ctx context.Context, deps Deps) error {
 		return err
 	}
 	defer c.tasks.Close()
-	listener, err := net.Listen("tcp", c.cfg.HTTP)
+	doors, err := c.open()
 	if err != nil {
-		return fmt.Errorf("local HTTP: %w", err)
+		return err
 	}
-	srv := &http.Server{
-		Handler: c.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
-	}
-	failed := make(chan error, 1)
+	failed := make(chan error, len(doors))
 	var wg sync.WaitGroup
-	wg.Go(func() { failed <- srv.Serve(listener) })
+	for _, d := range doors {
+		wg.Go(func() { failed <- d.server.Serve(d.listener) })
+	}
 	wg.Go(func() { c.announcer.run(ctx) })
 	wg.Go(func() { c.beacon.Run(ctx) })
 	wg.Go(func() { c.cloud.run(ctx) })
@@ -207,9 +231,9 @@ func (c *controller) run(ctx context.Context, deps Deps) error {
 	c.bus.OnDisconnect(func() { c.busEvent("BusDisconnected") })
 	// The bus outlives ctx, for the answers that are under way.
 	c.bus.Start(context.WithoutCancel(ctx))
-	c.log.Info("local controller up", "http", listener.Addr().String(), "version", wire.Version)
+	c.log.Info("local controller up", "http", doors[0].listener.Addr().String(), "version", wire.Version)
 	if deps.Ready != nil {
-		deps.Ready(Endpoints{Node: c.cfg.Node, HTTP: listener.Addr().String()})
+		deps.Ready(Endpoints{Node: c.cfg.Node, HTTP: doors[0].listener.Addr().String()})
 	}
 
 	select {
@@ -219,8 +243,10 @@ func (c *controller) run(ctx context.Context, deps Deps) error {
 	cancel()
 	stopping, release := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer release()
-	if stopErr := srv.Shutdown(stopping); stopErr != nil {
-		srv.Close()
+	for _, d := range doors {
+		if d.server.Shutdown(stopping) != nil {
+			d.server.Close()
+		}
 	}
 	answers.Wait()
 	c.bus.Close()

@@ -221,9 +221,37 @@ func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceServic
 	}
 	var want []twin.Want
 	for _, n := range nodes {
+		spec.Inputs, spec.Result = inputsOn(n, edge.Inputs), resultOn(n, edge.ResultProperty)
 		want = append(want, twin.Want{Role: task.RoleEdge, Node: n, Spec: spec})
 	}
 	return want, nil
+}
+
+// onNode puts the node's name in place of {node}.
+func onNode(node, s string) string { return strings.ReplaceAll(s, "{node}", node) }
+
+// inputsOn gives the inputs as they are on one node.
+func inputsOn(node string, inputs []sedna.Input) []task.Input {
+	var out []task.Input
+	for _, in := range inputs {
+		t := task.Input{Tensor: in.Tensor, Window: in.Window, Stride: in.Stride, OnMissing: in.OnMissing}
+		if in.MaxAge != nil {
+			t.MaxAgeMilliseconds = in.MaxAge.Milliseconds()
+		}
+		for _, s := range in.Sources {
+			t.Sources = append(t.Sources, task.InputSource{Device: onNode(node, s.Device), Property: s.Property, Topic: onNode(node, s.Topic), JSONPath: s.JSONPath})
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// resultOn gives the property for answers as it is on one node.
+func resultOn(node string, r *sedna.ResultProperty) *task.ResultProperty {
+	if r == nil {
+		return nil
+	}
+	return &task.ResultProperty{Device: onNode(node, r.Device), Property: r.Property, Value: r.Value}
 }
 
 // cloudSide says where hard examples go: the manifest's endpoint, or the

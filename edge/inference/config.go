@@ -132,4 +132,7 @@ type ServiceSpec struct {
 	HardExample     task.Algorithm  // no name: nothing is hard
 	Cloud           *task.CloudSide // nil: the edge always answers
 	OnCloudError    string          // task.AnswerLocally (default) or task.AnswerAnError
+
+	Inputs []task.Input         // what feeds the model without being asked
+	Result *task.ResultProperty // takes the answers to inputs and camera frames; nil: none
 }

@@ -51,6 +51,8 @@ type Service struct {
 	HardExample     task.Algorithm
 	Cloud           *task.CloudSide
 	OnCloudError    string
+	Inputs          []task.Input
+	Result          *task.ResultProperty
 }
 
 // Server answers requests with models.

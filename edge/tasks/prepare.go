@@ -151,6 +151,7 @@ func (m *Manager) activate(ctx context.Context, row *store.Task, doc *task.Docum
 		err := m.o.Server.Activate(ctx, Service{
 			Namespace: doc.Namespace, Name: doc.Name, Model: spec.Model, ModelPath: file.Path,
 			HardExample: spec.HardExample, Cloud: spec.Cloud, OnCloudError: spec.OnCloudError,
+			Inputs: spec.Inputs, Result: spec.Result,
 		})
 		if err != nil {
 			return err

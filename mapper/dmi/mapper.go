@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/edgetwin/sedna/lib/unixsocket"
 	"github.com/edgetwin/sedna/mapper/internal/dmiserver"
-	"github.com/edgetwin/sedna/mapper/internal/unixsocket"
 	pb "github.com/edgetwin/sedna/models/dmi"
 	"github.com/edgetwin/sedna/models/wire"
 )

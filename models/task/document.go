@@ -165,6 +165,9 @@ type JointInference struct {
 	HardExample  Algorithm  `json:"hardExampleMining"`
 	Cloud        *CloudSide `json:"cloud,omitempty"` // absent: the edge always answers
 	OnCloudError string     `json:"onCloudError"`    // local or error
+
+	Inputs []Input         `json:"inputs,omitempty"`         // what feeds the model without being asked
+	Result *ResultProperty `json:"resultProperty,omitempty"` // takes the answers to inputs and camera frames
 }
 
 // Values of OnCloudError.
@@ -262,6 +265,14 @@ func (d *Document) JointInference() (*JointInference, error) {
 	}
 	if c := s.Cloud; c != nil {
 		if err := c.validate(); err != nil {
+			return nil, err
+		}
+	}
+	if err := validateInputs(s.Inputs); err != nil {
+		return nil, err
+	}
+	if s.Result != nil {
+		if err := s.Result.validate(); err != nil {
 			return nil, err
 		}
 	}
