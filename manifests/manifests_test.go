@@ -123,6 +123,7 @@ func documents(t *testing.T) map[string]document {
 	threshold := func(value string) string {
 		return ji(at+", hardExampleMining: {name: Threshold, parameters: [{key: threshold, value: "+value+"}]}", "")
 	}
+	input := func(rest string) string { return ji(at+", inputs: [{tensor: x, "+rest+"}]", "") }
 	long := func(n int) string { return strings.Repeat("a", n) }
 	docs := map[string]document{
 		"reference Dataset":                {kind: "Dataset", text: referenceDataset},
@@ -213,6 +214,27 @@ func documents(t *testing.T) map[string]document {
 		"service, unknown field":         {kind: jiKind, text: ji(at+", hardExampleMinning: {name: IBT}", ""), words: []string{"spec.edgeWorker.hardExampleMinning"}},
 		"service, containers missing":    {kind: jiKind, text: ji("template: {spec: {nodeName: e}}", ""), words: []string{"spec.edgeWorker.template.spec.containers"}},
 		"service, container's port":      {kind: jiKind, text: ji("template: {spec: {nodeName: e, containers: [{name: w, image: i, ports: [{containerPort: x}]}]}}", ""), words: []string{"containers[0].ports[0].containerPort", "integer"}},
+		"service, inputs":                {kind: jiKind, text: ji(at+`, inputs: [{tensor: x, window: 16, stride: 4, maxAge: 5s, onMissing: last, sources: [{device: "pump-{node}", property: vibration}, {topic: "plant/{node}/t", jsonPath: "$.v"}, {topic: a/b}]}], resultProperty: {device: pump, property: alarm, value: class}`, "")},
+		"service, inputs twice":          {kind: jiKind, text: input("sources: [{topic: a}]}, {tensor: x, sources: [{topic: b}]"), words: []string{"inputs[1]", "Duplicate"}},
+		"service, no sources":            {kind: jiKind, text: input("sources: []"), words: []string{"inputs[0].sources"}},
+		"service, empty inputs":          {kind: jiKind, text: ji(at+", inputs: []", ""), words: []string{"spec.edgeWorker.inputs"}},
+		"service, window 0":              {kind: jiKind, text: input("window: 0, sources: [{topic: a}]"), words: []string{"inputs[0].window"}},
+		"service, stride over window":    {kind: jiKind, text: input("window: 4, stride: 5, sources: [{topic: a}]"), words: []string{"inputs[0]", "stride"}},
+		"service, stride without window": {kind: jiKind, text: input("stride: 2, sources: [{topic: a}]"), words: []string{"inputs[0]", "stride"}},
+		"service, maxAge":                {kind: jiKind, text: input("maxAge: 25h, sources: [{topic: a}]"), words: []string{"inputs[0].maxAge", "24h"}},
+		"service, maxAge is no duration": {kind: jiKind, text: input("maxAge: soon, sources: [{topic: a}]"), words: []string{"inputs[0].maxAge"}},
+		"service, onMissing":             {kind: jiKind, text: input("onMissing: zero, sources: [{topic: a}]"), words: []string{"inputs[0].onMissing", `"skip"`}},
+		"service, topic and device":      {kind: jiKind, text: input("sources: [{topic: a, device: b, property: c}]"), words: []string{"sources[0]", "either device and property, or topic"}},
+		"service, empty source":          {kind: jiKind, text: input("sources: [{}]"), words: []string{"sources[0]", "either device and property, or topic"}},
+		"service, device alone":          {kind: jiKind, text: input("sources: [{device: b}]"), words: []string{"sources[0]", "property"}},
+		"service, jsonPath, no topic":    {kind: jiKind, text: input("sources: [{device: b, property: c, jsonPath: '$.a'}]"), words: []string{"sources[0]", "jsonPath"}},
+		"service, wildcard":              {kind: jiKind, text: input("sources: [{topic: a/+}]"), words: []string{"sources[0].topic"}},
+		"service, topic below $":         {kind: jiKind, text: input("sources: [{topic: $hw/a}]"), words: []string{"sources[0].topic"}},
+		"service, device in upper case":  {kind: jiKind, text: input("sources: [{device: Pump, property: c}]"), words: []string{"sources[0].device"}},
+		"service, property with a space": {kind: jiKind, text: input("sources: [{device: pump, property: 'a b'}]"), words: []string{"sources[0].property"}},
+		"service, result's value":        {kind: jiKind, text: ji(at+", resultProperty: {device: a, property: b, value: all}", ""), words: []string{"resultProperty.value", `"label"`}},
+		"service, result's property":     {kind: jiKind, text: ji(at+", resultProperty: {device: a}", ""), words: []string{"resultProperty.property", "Required"}},
+		"service, inputs and template":   {kind: jiKind, text: ji("resultProperty: {device: a, property: b}, template: {spec: {nodeName: e, containers: [{name: w, image: i}]}}", ""), words: []string{"spec.edgeWorker", "without a template"}},
 		"service, name with a dot":       {kind: jiKind, name: "a.b", text: referenceJI, words: []string{"metadata.name", "DNS label"}},
 		"service, long name":             {kind: jiKind, name: long(64), text: referenceJI, words: []string{"metadata.name"}},
 	}

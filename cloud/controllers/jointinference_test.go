@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func TestJobs(t *testing.T) {
 		"Failed": testFailed, "ForceDelete": testForceDelete, "Selector": testSelector, "LastLabelLost": testLastLabelLost,
 		"Endpoint": testEndpoint, "ModelChange": testModelChange, "Predecessor": testPredecessor,
 		"DeviceDeletedByHand": testDeviceDeletedByHand, "Namespaced": testNamespaced, "Repair": testRepair, "Orphan": testOrphan,
-		"ManifestChange": testManifestChange, "Golden": testGolden,
+		"ManifestChange": testManifestChange, "InputsPerNode": testInputsPerNode, "Golden": testGolden,
 		"ModelReady": testModelReady, "ModelVersions": testModelVersions, "ModelUse": testModelUse,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -534,6 +535,36 @@ func testOrphan(t *testing.T, s *space) {
 	s.create(d)
 	s.stopped(n, "ghost")
 	s.noDevice("ghost", n.name)
+}
+
+// testInputsPerNode has nodes that read sensors of their own.
+func testInputsPerNode(t *testing.T, s *space) {
+	nodes := []*node{s.enrol(t, "inputs-1", map[string]string{"line": "a"}), s.enrol(t, "inputs-2", map[string]string{"line": "a"})}
+	s.models()
+	j := s.service("watch")
+	j.Spec.EdgeWorker.NodeSelector = map[string]string{"line": "a"}
+	j.Spec.EdgeWorker.Inputs = []sedna.Input{{
+		Tensor: "input", Window: 8, Stride: 2, MaxAge: &metav1.Duration{Duration: 1500 * time.Millisecond}, OnMissing: "last",
+		Sources: []sedna.InputSource{{Device: "pump-{node}", Property: "vibration"}, {Topic: "plant/{node}/climate", JSONPath: "$.t"}},
+	}}
+	j.Spec.EdgeWorker.ResultProperty = &sedna.ResultProperty{Device: "pump-{node}", Property: "alarm", Value: "class"}
+	s.create(j)
+	for _, n := range nodes {
+		spec, err := s.document(s.issued("watch", n.name, 1)).JointInference()
+		if err != nil {
+			t.Fatalf("the node would refuse it: %v", err)
+		}
+		want := task.JointInference{
+			Inputs: []task.Input{{
+				Tensor: "input", Window: 8, Stride: 2, MaxAgeMilliseconds: 1500, OnMissing: "last",
+				Sources: []task.InputSource{{Device: "pump-" + n.name, Property: "vibration"}, {Topic: "plant/" + n.name + "/climate", JSONPath: "$.t"}},
+			}},
+			Result: &task.ResultProperty{Device: "pump-" + n.name, Property: "alarm", Value: "class"},
+		}
+		if !reflect.DeepEqual(spec.Inputs, want.Inputs) || !reflect.DeepEqual(spec.Result, want.Result) {
+			t.Errorf("node %s: %+v, %+v", n.name, spec.Inputs, spec.Result)
+		}
+	}
 }
 
 func testGolden(t *testing.T, s *space) {
