@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,6 +37,7 @@ import (
 	"github.com/edgetwin/sedna/lib/identity"
 	"github.com/edgetwin/sedna/lib/losses"
 	"github.com/edgetwin/sedna/mapper"
+	"github.com/edgetwin/sedna/mapper/drivers"
 	"github.com/edgetwin/sedna/models/wire"
 )
 
@@ -123,8 +125,41 @@ func (e ends) write(dir string) error {
 type upOptions struct {
 	dataDir, http, edgeHTTP, mqtt, api string
 	edges                              int
+	devices                            deviceOptions
 	lose                               []string
 	seed                               int64
+}
+
+// deviceOptions are what sensors and cameras of a node may use.
+type deviceOptions struct{ drivers, dataRoots []string }
+
+func (o *deviceOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringSliceVar(&o.drivers, "drivers", drivers.Names(), "`protocols` of sensors, actuators and cameras that each node drives; none: no devices")
+	f.StringArrayVar(&o.dataRoots, "data-root", nil, "`directory` that recordings (sedna-file) and files named in tasks may lie in; may be repeated")
+}
+
+// check makes o what a mapper's configuration has.
+func (o *deviceOptions) check() error {
+	if slices.Equal(o.drivers, []string{"none"}) {
+		o.drivers = nil
+	}
+	for _, d := range o.drivers {
+		if !slices.Contains(drivers.Names(), d) {
+			return fmt.Errorf("--drivers: expected none or some of %s, got %q: %w", strings.Join(drivers.Names(), ","), d, errUsage)
+		}
+	}
+	for i, r := range o.dataRoots {
+		dir, err := filepath.Abs(r)
+		if err != nil {
+			return err
+		}
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return fmt.Errorf("--data-root: expected a directory, got %q: %w", r, errUsage)
+		}
+		o.dataRoots[i] = dir
+	}
+	return nil
 }
 
 func upCommand() *cobra.Command {
@@ -144,6 +179,7 @@ func upCommand() *cobra.Command {
 	f.StringVar(&o.edgeHTTP, "edge-http", "127.0.0.1:9100", "`address` of the first node's LocalController; the next ones 10 higher each")
 	f.StringVar(&o.mqtt, "mqtt", "127.0.0.1:1883", "`address` of the MQTT bus")
 	f.StringVar(&o.api, "api", "127.0.0.1:16443", "`address` of the Kubernetes API")
+	o.devices.flags(cmd)
 	loseFlags(cmd, &o.lose, &o.seed)
 	return cmd
 }
@@ -165,6 +201,9 @@ func up(ctx context.Context, o upOptions, stdout io.Writer, log *slog.Logger) er
 	}
 	if _, err := losses.Parse("--lose", o.lose); err != nil {
 		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	if err := o.devices.check(); err != nil {
+		return err
 	}
 	dir, err := filepath.Abs(o.dataDir)
 	if err != nil {
@@ -191,7 +230,7 @@ func up(ctx context.Context, o upOptions, stdout io.Writer, log *slog.Logger) er
 		context.AfterFunc(ctx, func() { _ = b.Close() })
 		e := ends{API: cloudEnds.API, GlobalManager: cloudEnds.GlobalManager, MQTT: b.Addr()}
 		for i := range o.edges {
-			n := node{name: fmt.Sprintf("edge%d", i+1), dir: filepath.Join(dir, "edges", fmt.Sprintf("edge%d", i+1)), bus: "tcp://" + b.Addr(), shared: true, lose: o.lose, seed: o.seed + int64(i)}
+			n := node{name: fmt.Sprintf("edge%d", i+1), dir: filepath.Join(dir, "edges", fmt.Sprintf("edge%d", i+1)), bus: "tcp://" + b.Addr(), shared: true, devices: o.devices, lose: o.lose, seed: o.seed + int64(i)}
 			if n.http, err = stepPort(o.edgeHTTP, 10*i); err != nil {
 				return err
 			}
@@ -243,6 +282,8 @@ type node struct {
 	listen string // address of its own broker
 	shared bool   // other nodes use the broker too
 
+	devices deviceOptions
+
 	lose    []string // see losses
 	seed    int64
 	control string // address of edgelink's link commands; empty: none
@@ -279,6 +320,8 @@ func (n node) start(ctx context.Context, g *errgroup.Group, log *slog.Logger) (n
 	m.Edgelink.Enabled, m.Edgelink.SharedBroker = true, n.shared
 	m.Edgelink.Database = filepath.Join(n.dir, "edgelink.db")
 	m.Edgelink.Lose, m.Edgelink.Seed, m.Edgelink.Control = n.lose, n.seed, n.control
+	local := filepath.Join(sockets, "localcontroller.sock")
+	m.Drivers, m.Devices.DataRoots, m.Devices.LocalController = n.devices.drivers, n.devices.dataRoots, "unix://"+local
 	onBus := make(chan mapper.Endpoints, 1)
 	failed := make(chan error, 2)
 	work := func(f func() error) {
@@ -299,6 +342,7 @@ func (n node) start(ctx context.Context, g *errgroup.Group, log *slog.Logger) (n
 	}
 	c := edge.DefaultConfig()
 	c.Node, c.DataDir, c.IdentityDir, c.HTTP, c.Bus.URL = n.name, filepath.Join(n.dir, "localcontroller"), m.Identity, n.http, mapperEnds.MQTT
+	c.Socket, c.DataRoots = local, n.devices.dataRoots
 	listening := make(chan edge.Endpoints, 1)
 	work(func() error {
 		return edge.Run(ctx, c, edge.Deps{Log: log.With("part", "localcontroller"), Ready: func(e edge.Endpoints) { listening <- e }})
@@ -315,7 +359,7 @@ func (n node) start(ctx context.Context, g *errgroup.Group, log *slog.Logger) (n
 // that path is too long for a socket, one under the system's temporary
 // directory that is named after it.
 func socketDir(dir string) (string, error) {
-	const longest = 90 // bytes; Linux allows 107 with the file's name
+	const longest = 80 // bytes; Linux allows 107 with the file's name
 	if len(dir) <= longest {
 		return dir, nil
 	}
@@ -336,6 +380,7 @@ func socketDir(dir string) (string, error) {
 
 func joinCommand() *cobra.Command {
 	var cloudURL, token, dataDir, name, http, mqtt, control string
+	var devices deviceOptions
 	var lose []string
 	var seed int64
 	cmd := &cobra.Command{
@@ -350,7 +395,10 @@ func joinCommand() *cobra.Command {
 			if _, err := losses.Parse("--lose", lose); err != nil {
 				return fmt.Errorf("%w: %w", err, errUsage)
 			}
-			n := node{name: name, dir: filepath.Join(dir, "edges", name), http: http, listen: mqtt, lose: lose, seed: seed, control: control}
+			if err := devices.check(); err != nil {
+				return err
+			}
+			n := node{name: name, dir: filepath.Join(dir, "edges", name), http: http, listen: mqtt, devices: devices, lose: lose, seed: seed, control: control}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			if err := n.enrol(ctx, cloudURL, func() (string, error) {
@@ -384,6 +432,7 @@ func joinCommand() *cobra.Command {
 	f.StringVar(&dataDir, "data-dir", "./.sedna", "`directory` for all state; it survives a restart")
 	f.StringVar(&http, "http", "127.0.0.1:9100", "`address` of the LocalController; port 0 takes a free one")
 	f.StringVar(&mqtt, "mqtt", "127.0.0.1:1883", "`address` of the MQTT bus")
+	devices.flags(cmd)
 	f.StringVar(&control, "control", "", "loopback `address` that takes POST /link {\"up\":false}, for tests")
 	loseFlags(cmd, &lose, &seed)
 	_ = cmd.MarkFlagRequired("cloud")

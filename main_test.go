@@ -207,13 +207,7 @@ func TestUpJoinPushInfer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := filepath.Join(dir, name+".onnx")
-		if err := os.WriteFile(file, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if out := do(t, "model", "push", file, "--name", name, "--labels", "0,1,2,3,4,5,6,7,8,9", "--data-dir", upDir); !strings.Contains(out, "blob://sha256/") {
-			t.Errorf("model push printed %q", out)
-		}
+		pushModel(t, upDir, name, b, "--labels", "0,1,2,3,4,5,6,7,8,9")
 	}
 	kube, err := demo.OpenKube(filepath.Join(upDir, "kubeconfig"))
 	if err != nil {
@@ -265,14 +259,19 @@ func TestUpJoinPushInfer(t *testing.T) {
 		}
 	})
 	t.Run("exit codes", func(t *testing.T) {
-		for want, args := range map[int][]string{
-			2: {"up", "--edges", "many"},
-			1: {"infer", "nothing", file, "--data-dir", upDir},
+		for _, c := range []struct {
+			want int
+			args []string
+		}{
+			{2, []string{"up", "--edges", "many"}},
+			{2, []string{"up", "--drivers", "sedna-mqtt,none"}},
+			{2, []string{"join", "--cloud", e.GlobalManager, "--data-root", filepath.Join(dir, "nothing")}},
+			{1, []string{"infer", "nothing", file, "--data-dir", upDir}},
 		} {
-			cmd := sedna(t.Context(), args...)
+			cmd := sedna(t.Context(), c.args...)
 			out, _ := cmd.CombinedOutput()
-			if got := cmd.ProcessState.ExitCode(); got != want {
-				t.Errorf("sedna %v: exit code %d, expected %d: %s", args, got, want, out)
+			if got := cmd.ProcessState.ExitCode(); got != c.want {
+				t.Errorf("sedna %v: exit code %d, expected %d: %s", c.args, got, c.want, out)
 			}
 		}
 	})

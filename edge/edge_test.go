@@ -3,7 +3,9 @@ package edge_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 	"github.com/edgetwin/sedna/edge/store"
 	"github.com/edgetwin/sedna/lib/daemon"
 	"github.com/edgetwin/sedna/lib/engine/enginetest"
+	"github.com/edgetwin/sedna/lib/unixsocket"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
@@ -158,15 +161,66 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// TestSocket asks over the unix socket what HTTP asks a token for.
+func TestSocket(t *testing.T) {
+	w := newWorld(t)
+	cfg := w.config()
+	cfg.Token, cfg.Socket = "hunter2", filepath.Join(t.TempDir(), "lc.sock")
+	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", cfg.Socket)
+	}}}
+	defer local.CloseIdleConnections()
+
+	// What a process that was killed has left does not matter.
+	dead, err := net.Listen("unix", cfg.Socket)
+	must(t, err)
+	dead.(*net.UnixListener).SetUnlinkOnClose(false)
+	must(t, dead.Close())
+	url, stop := w.start(cfg)
+	if st, err := os.Stat(cfg.Socket); err != nil || st.Mode() != os.ModeSocket|0o600 {
+		t.Fatal(st, err)
+	}
+	w.send("u1", 1, task.Active, w.push(enginetest.Doubler()))
+	w.expect("u1", task.Running, 1)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/v1/tasks", "/v2/models/digits", "/nowhere"} {
+		want, body := get(t, url+path, "Authorization", "Bearer hunter2")
+		resp, err := local.Get("http://localcontroller" + path)
+		must(t, err)
+		got, err := io.ReadAll(resp.Body)
+		must(t, err)
+		must(t, resp.Body.Close())
+		if resp.StatusCode != want || path != "/metrics" && path != "/readyz" && string(got) != body {
+			t.Errorf("%s: %d over HTTP, %d over the socket: %s", path, want, resp.StatusCode, got)
+		}
+		if code, _ := get(t, url+path); path != "/healthz" && code != http.StatusUnauthorized {
+			t.Errorf("%s over HTTP without the token: %d", path, code)
+		}
+	}
+	must(t, inferBy(local, "http://localcontroller"))
+
+	// A second LocalController leaves the socket to the first.
+	second := w.config()
+	second.DataDir, second.IdentityDir, second.Socket = t.TempDir(), filepath.Join(w.dir, "identity"), cfg.Socket
+	if err := edge.Run(t.Context(), second, edge.Deps{}); !errors.Is(err, unixsocket.ErrInUse) {
+		t.Errorf("on a socket in use: %v", err)
+	}
+	must(t, inferBy(local, "http://localcontroller"))
+	stop()
+	if _, err := os.Stat(cfg.Socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 func TestConfigCheck(t *testing.T) {
 	for key, change := range map[string]func(*edge.Config){
-		"dataDir":      func(c *edge.Config) { c.DataDir = "" },
-		"node":         func(c *edge.Config) { c.Node = "Edge 1" },
-		"namespace":    func(c *edge.Config) { c.Namespace = "" },
-		"beatSeconds":  func(c *edge.Config) { c.BeatSeconds = 0 },
-		"http":         func(c *edge.Config) { c.HTTP = "9100" },
-		"token":        func(c *edge.Config) { c.HTTP = ":9100" },
-		"dataRoots[1]": func(c *edge.Config) { c.DataRoots = []string{"/srv", "models"} },
+		"dataDir":        func(c *edge.Config) { c.DataDir = "" },
+		"node":           func(c *edge.Config) { c.Node = "Edge 1" },
+		"namespace":      func(c *edge.Config) { c.Namespace = "" },
+		"beatSeconds":    func(c *edge.Config) { c.BeatSeconds = 0 },
+		"http":           func(c *edge.Config) { c.HTTP = "9100" },
+		"token":          func(c *edge.Config) { c.HTTP = ":9100" },
+		"dataRoots[1]":   func(c *edge.Config) { c.DataRoots = []string{"/srv", "models"} },
+		"enrolTokenFile": func(c *edge.Config) { c.EnrolToken, c.EnrolTokenFile = "token", "/etc/token" },
 	} {
 		c := edge.DefaultConfig()
 		must(t, c.Check())

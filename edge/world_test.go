@@ -242,8 +242,10 @@ func (w *world) event(reason string) store.Event {
 }
 
 // infer asks the service over HTTP and tells whether it doubled.
-func infer(url string) error {
-	resp, err := http.Post(url+"/v2/models/digits/infer", "application/json", strings.NewReader(`{"id":"a","inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}`))
+func infer(url string) error { return inferBy(http.DefaultClient, url) }
+
+func inferBy(client *http.Client, url string) error {
+	resp, err := client.Post(url+"/v2/models/digits/infer", "application/json", strings.NewReader(`{"id":"a","inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}`))
 	if err != nil {
 		return err
 	}

@@ -15,18 +15,19 @@ type Config struct {
 	// Node is this node's name in topics. Empty: the name in the identity.
 	Node string `yaml:"node"`
 	// Identity is the directory with the node's key and certificate. edgelink
-	// needs it; without edgelink it is used, when it is there, to verify
-	// reports on the bus.
+	// needs it; without edgelink it is used, when it is there, to verify what
+	// the LocalController says on the bus: its reports, and the results that it
+	// writes to properties of devices, none of which is taken without.
 	Identity string `yaml:"identity"`
 	// DMISocket is edgecore's socket, or the one that edgelink makes.
 	DMISocket string `yaml:"dmiSocket"`
 	// Socket is the mapper's own, on which edgecore calls back.
 	Socket string `yaml:"socket"`
-	// HTTP is the address of /metrics, /healthz and /readyz; port 0 takes a
-	// free one; empty: none.
+	// HTTP is the address of /v1/devices, /metrics, /healthz and /readyz; port 0
+	// takes a free one; empty: none.
 	HTTP string `yaml:"http"`
-	// Token is asked for as Authorization: Bearer at /metrics. Required where
-	// HTTP is not on loopback.
+	// Token is asked for as Authorization: Bearer at /v1/devices and /metrics.
+	// Required where HTTP is not on loopback.
 	Token config.Secret `yaml:"token"`
 
 	// Drivers are the protocols of sensors, actuators and cameras that this

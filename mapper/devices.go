@@ -29,9 +29,12 @@ type Devices struct {
 	DataRoots []string `yaml:"dataRoots"`
 	// FFmpeg is the program that reads RTSP. Default: ffmpeg in the PATH.
 	FFmpeg string `yaml:"ffmpeg"`
-	// LocalWrites lets programs on the bus write ReadWrite properties by
-	// {"value":…} to sedna/{node}/sensor/{ns}/{device}/{property}/set. Whoever
-	// may publish on the bus can then move actuators.
+	// LocalWrites lets every program on the bus write properties by {"value":…}
+	// to sedna/{node}/sensor/{ns}/{device}/{property}/set. Whoever may publish
+	// on the bus can then move actuators. The LocalController writes the results
+	// of its services with or without it: it signs with the key in Identity. A
+	// property without visitors is kept by the mapper, and after its restart has
+	// no value until it is written again.
 	LocalWrites bool `yaml:"localWrites"`
 	// ReportRate is how many updates a second go to the cloud, those of tasks
 	// included, which go first. KubeEdge takes 30 of a node for all its parts.
@@ -94,7 +97,7 @@ func (p *parts) buildDevices() error {
 		shared.Sink = d.sink
 	}
 	d.engine, err = devices.New(devices.Config{
-		Node: p.c.Node, Bus: b, Drivers: drivers.All(shared), Budget: p.budget, LocalWrites: p.c.Devices.LocalWrites,
+		Node: p.c.Node, Bus: b, Drivers: drivers.All(shared), Budget: p.budget, NodeKey: p.nodeKey(), LocalWrites: p.c.Devices.LocalWrites,
 		Metrics: p.metrics, Log: p.log,
 	})
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/edgetwin/sedna/lib/identity"
 	"github.com/edgetwin/sedna/mapper"
 	pb "github.com/edgetwin/sedna/models/dmi"
+	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
 
@@ -37,6 +38,10 @@ import (
 type cloud struct {
 	links  chan *websocket.Conn
 	frames chan *wire.Frame
+	node   *identity.Node
+
+	states map[string]string        // by device, see until
+	twins  map[string]wire.TwinPair // by device/property
 }
 
 // startCloud serves edgelink and joins node n1 to it.
@@ -46,7 +51,7 @@ func startCloud(t testing.TB, dir string) *cloud {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{links: make(chan *websocket.Conn, 10), frames: make(chan *wire.Frame, 10000)}
+	c := &cloud{links: make(chan *websocket.Conn, 10), frames: make(chan *wire.Frame, 10000), states: map[string]string{}, twins: map[string]wire.TwinPair{}}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)
 		if err != nil {
@@ -83,10 +88,29 @@ func startCloud(t testing.TB, dir string) *cloud {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err = identity.SaveNode(dir, "n1", srv.URL, identity.Grant{Certificate: string(cert), CA: string(ca.CertPEM()), SigningKeys: [][]byte{make([]byte, 32)}}); err != nil {
+	c.node, err = identity.SaveNode(dir, "n1", srv.URL, identity.Grant{Certificate: string(cert), CA: string(ca.CertPEM()), SigningKeys: [][]byte{make([]byte, 32)}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// until takes frames in until cond holds.
+func (c *cloud) until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.After(2 * patience); !cond(); {
+		select {
+		case f := <-c.frames:
+			if f.Type == wire.FrameState {
+				c.states[f.Name] = f.State
+			}
+			for k, v := range f.Twins {
+				c.twins[f.Name+"/"+k] = v
+			}
+		case <-deadline:
+			t.Fatalf("%s: states %v, twins %v", what, c.states, c.twins)
+		}
+	}
 }
 
 func send(t testing.TB, conn *websocket.Conn, frames ...wire.Frame) {
@@ -123,14 +147,17 @@ func configData(v map[string]any) *pb.CustomizedValue {
 
 type prop struct {
 	name, desired string
-	visitor       map[string]any
+	visitor       map[string]any // nil: the property has none
 }
 
 func deviceFrame(name, uid, protocol string, conf map[string]any, props ...prop) wire.Frame {
 	d := &pb.Device{Namespace: "default", Name: name, Spec: &pb.DeviceSpec{DeviceModelReference: "m", Protocol: &pb.ProtocolConfig{ProtocolName: protocol, ConfigData: configData(conf)}}}
 	for _, p := range props {
-		d.Spec.Properties = append(d.Spec.Properties, &pb.DeviceProperty{Name: p.name, Desired: &pb.TwinProperty{Value: p.desired}, CollectCycle: 50, ReportCycle: 1000, ReportToCloud: true,
-			Visitors: &pb.VisitorConfig{ProtocolName: protocol, ConfigData: configData(p.visitor)}})
+		dp := &pb.DeviceProperty{Name: p.name, Desired: &pb.TwinProperty{Value: p.desired}, CollectCycle: 50, ReportCycle: 1000, ReportToCloud: true}
+		if p.visitor != nil {
+			dp.Visitors = &pb.VisitorConfig{ProtocolName: protocol, ConfigData: configData(p.visitor)}
+		}
+		d.Spec.Properties = append(d.Spec.Properties, dp)
 	}
 	b, _ := protojson.Marshal(d)
 	return wire.Frame{Type: wire.FrameDevice, Namespace: "default", Name: name, UID: uid, Device: b}
@@ -139,7 +166,7 @@ func deviceFrame(name, uid, protocol string, conf map[string]any, props ...prop)
 func modelFrame() wire.Frame {
 	b, _ := protojson.Marshal(&pb.DeviceModel{Namespace: "default", Name: "m", Spec: &pb.DeviceModelSpec{Properties: []*pb.ModelProperty{
 		{Name: "temperature", Type: "DOUBLE", AccessMode: "ReadOnly", Unit: "C"}, {Name: "valve", Type: "INT", AccessMode: "ReadWrite", Minimum: "0", Maximum: "100"},
-		{Name: "passed", Type: "INT", AccessMode: "ReadOnly"},
+		{Name: "passed", Type: "INT", AccessMode: "ReadOnly"}, {Name: "label", Type: "STRING", AccessMode: "ReadOnly"},
 	}}})
 	return wire.Frame{Type: wire.FrameModel, Namespace: "default", Name: "m", Model: b}
 }
@@ -228,7 +255,7 @@ func TestDevicesFromCloudToCloud(t *testing.T) {
 	images := make(chan string, 1000)
 	lc := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		images <- r.URL.Path + " " + r.Header.Get("Authorization") + " " + strconv.Itoa(len(b))
+		images <- r.URL.RequestURI() + " " + r.Header.Get("Authorization") + " " + strconv.Itoa(len(b))
 	}))
 	defer lc.Close()
 
@@ -253,30 +280,12 @@ func TestDevicesFromCloudToCloud(t *testing.T) {
 		deviceFrame("plc", "1", "sedna-modbus", conf, plcProps("40")...),
 		deviceFrame("cam", "2", "sedna-camera", map[string]any{"source": "snapshot", "url": cam.URL, "service": "digits", "fps": 50}, prop{"passed", "", map[string]any{"value": "passed"}}),
 		deviceFrame("sim", "3", "sedna-simulated", nil, prop{"temperature", "", map[string]any{"function": "sine", "offset": 20, "amplitude": 0.5}}),
-		deviceFrame("bad", "4", "sedna-simulated", map[string]any{"sed": 1}, prop{"temperature", "", nil}),
+		deviceFrame("bad", "4", "sedna-simulated", map[string]any{"sed": 1}, prop{"temperature", "", map[string]any{}}),
 	)
-	// Until cond holds, frames are taken in.
-	states, twins := map[string]string{}, map[string]wire.TwinPair{}
-	until := func(what string, cond func() bool) {
-		t.Helper()
-		for deadline := time.After(2 * patience); !cond(); {
-			select {
-			case f := <-up.frames:
-				if f.Type == wire.FrameState {
-					states[f.Name] = f.State
-				}
-				for k, v := range f.Twins {
-					twins[f.Name+"/"+k] = v
-				}
-			case <-deadline:
-				t.Fatalf("%s: states %v, twins %v", what, states, twins)
-			}
-		}
-	}
-	until("all in the cloud", func() bool {
-		return states["plc"] == "online" && states["cam"] == "online" && states["sim"] == "online" && states["bad"] == "unhealthy" &&
-			twins["plc/temperature"].Reported == "21.5" && twins["plc/valve"] == wire.TwinPair{Reported: "40", ObservedDesired: "40"} &&
-			twins["cam/passed"].Reported != "" && twins["sim/temperature"].Reported != ""
+	up.until(t, "all in the cloud", func() bool {
+		return up.states["plc"] == "online" && up.states["cam"] == "online" && up.states["sim"] == "online" && up.states["bad"] == "unhealthy" &&
+			up.twins["plc/temperature"].Reported == "21.5" && up.twins["plc/valve"] == wire.TwinPair{Reported: "40", ObservedDesired: "40"} &&
+			up.twins["cam/passed"].Reported != "" && up.twins["sim/temperature"].Reported != ""
 	})
 	for seen := map[string]bool{}; len(seen) < 3; {
 		topic, payload, _ := strings.Cut(wait(t, readings, "readings on the bus"), " ")
@@ -285,21 +294,21 @@ func TestDevicesFromCloudToCloud(t *testing.T) {
 		}
 		seen[strings.Split(topic, "/")[4]] = true
 	}
-	if got := wait(t, images, "frame at the LocalController"); got != "/v1/services/digits/image Bearer tok "+strconv.Itoa(len(pic)) {
+	if got := wait(t, images, "frame at the LocalController"); got != "/v1/services/digits/image?device=default%2Fcam Bearer tok "+strconv.Itoa(len(pic)) {
 		t.Error(got)
 	}
 	// The cloud turns the valve.
 	send(t, link, deviceFrame("plc", "1", "sedna-modbus", conf, plcProps("60")...))
-	until("the valve", func() bool { return twins["plc/valve"] == wire.TwinPair{Reported: "60", ObservedDesired: "60"} })
+	up.until(t, "the valve", func() bool { return up.twins["plc/valve"] == wire.TwinPair{Reported: "60", ObservedDesired: "60"} })
 	// The PLC goes and comes back; nobody else cares.
 	if err := plc.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	until("offline", func() bool { return states["plc"] == "offline" })
+	up.until(t, "offline", func() bool { return up.states["plc"] == "offline" })
 	plc = serve()
-	until("online again", func() bool { return states["plc"] == "online" })
-	if states["sim"] != "online" || states["cam"] != "online" {
-		t.Errorf("%v", states)
+	up.until(t, "online again", func() bool { return up.states["plc"] == "online" })
+	if up.states["sim"] != "online" || up.states["cam"] != "online" {
+		t.Errorf("%v", up.states)
 	}
 	res, err := http.Get("http://" + e.HTTP + "/metrics")
 	if err != nil {
@@ -312,6 +321,71 @@ func TestDevicesFromCloudToCloud(t *testing.T) {
 		`sedna_mapper_device_writes_total{protocol="sedna-modbus",result="done"} 2`, `sedna_mapper_budget_spent_total{for="sensors"}`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %s in the metrics", want)
+		}
+	}
+}
+
+// TestResultsReachDevicesAndTheCloud writes as the LocalController does: to an
+// actuator, and to a property that no driver serves.
+func TestResultsReachDevicesAndTheCloud(t *testing.T) {
+	up, link, e := run(t, func(c *mapper.Config) { c.Drivers, c.Token = []string{"sedna-simulated"}, "secret" })
+	send(t, link, modelFrame(), deviceFrame("press", "1", "sedna-simulated", nil,
+		prop{"valve", "", map[string]any{"value": "5"}}, prop{"label", "", nil}))
+	up.until(t, "online", func() bool {
+		return up.states["press"] == "online" && up.twins["press/valve"].Reported == "5"
+	})
+	app, err := bus.New(bus.Options{URL: e.MQTT, ClientID: "app", CleanSession: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	connected := make(chan struct{}, 1)
+	app.OnConnect(func() { connected <- struct{}{} })
+	app.Start(t.Context())
+	wait(t, connected, "bus")
+	write := func(property string, w task.Write) {
+		t.Helper()
+		b, err := json.Marshal(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := app.Publish(t.Context(), wire.SensorSet("n1", "default", "press", property), 1, false, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("valve", task.Write{Value: json.RawMessage("99")}) // anybody's
+	write("valve", task.SignWrite(up.node.Key(), "n1", "default", "press", "valve", json.RawMessage("60"), time.Now()))
+	write("label", task.SignWrite(up.node.Key(), "n1", "default", "press", "label", json.RawMessage(`"worn"`), time.Now()))
+	up.until(t, "results in the cloud", func() bool {
+		if v := up.twins["press/valve"].Reported; v == "99" {
+			t.Fatal("an unsigned write was taken")
+		}
+		return up.twins["press/valve"].Reported == "60" && up.twins["press/label"].Reported == "worn"
+	})
+
+	get := func(token string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+e.HTTP+"/v1/devices", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return res.StatusCode, string(b)
+	}
+	if code, body := get("guess"); code != http.StatusUnauthorized {
+		t.Error(code, body)
+	}
+	code, body := get("secret")
+	for _, want := range []string{`{"devices":[{"namespace":"default","name":"press","protocol":"sedna-simulated","state":"online","properties":{`,
+		`"label":{"value":"worn","type":"STRING","timestamp":1`, `"valve":{"value":60,"type":"INT","timestamp":1`} {
+		if code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%d: no %s in %s", code, want, body)
 		}
 	}
 }

@@ -3,18 +3,21 @@ package mapper
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
 
 	"github.com/edgetwin/sedna/lib/metrics"
+	"github.com/edgetwin/sedna/mapper/devices"
 	"github.com/edgetwin/sedna/models/wire"
 )
 
-// serveHTTP serves metrics and probes until ctx ends.
+// serveHTTP serves devices, metrics and probes until ctx ends.
 func (p *parts) serveHTTP(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", p.guard(p.metrics.Handler()))
+	mux.Handle("GET /v1/devices", p.guard(http.HandlerFunc(p.getDevices)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", p.readyz)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
@@ -39,6 +42,16 @@ func (p *parts) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	_, _ = w.Write([]byte("ok\n"))
+}
+
+// getDevices lists the sensors, actuators and cameras with their last readings.
+func (p *parts) getDevices(w http.ResponseWriter, _ *http.Request) {
+	list := []devices.Status{}
+	if p.driven != nil {
+		list = p.driven.engine.Status()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string][]devices.Status{"devices": list})
 }
 
 // guard asks for the token, when there is one.

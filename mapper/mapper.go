@@ -105,11 +105,8 @@ func (p *parts) build() (err error) {
 		return err
 	}
 	p.budget = budget.New(p.c.Devices.ReportRate, 0)
-	conf := task.Config{Node: p.c.Node, Bus: b, Budget: p.budget, Metrics: p.metrics, Log: p.log}
-	if p.node != nil {
-		conf.NodeKey = p.node.Key().Public().(ed25519.PublicKey)
-	}
-	if p.bridge, err = task.New(conf); err != nil {
+	p.bridge, err = task.New(task.Config{Node: p.c.Node, Bus: b, NodeKey: p.nodeKey(), Budget: p.budget, Metrics: p.metrics, Log: p.log})
+	if err != nil {
 		return err
 	}
 	p.dmi, err = dmi.New(dmi.Config{
@@ -145,6 +142,15 @@ func (p *parts) identify() (err error) {
 		return wire.E(wire.InvalidArgument, "node", fmt.Sprintf("%s, but the identity in %s is of %s", p.c.Node, p.c.Identity, p.node.Name()), "")
 	}
 	return nil
+}
+
+// nodeKey is what the LocalController's signatures verify with; nil where the
+// node has not joined.
+func (p *parts) nodeKey() ed25519.PublicKey {
+	if p.node == nil {
+		return nil
+	}
+	return p.node.Key().Public().(ed25519.PublicKey)
 }
 
 func (p *parts) buildEdgelink() error {

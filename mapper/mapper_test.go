@@ -113,6 +113,9 @@ func TestRunsWithTheCloudAway(t *testing.T) {
 	if code, _ := get("/metrics", "wrong"); code != http.StatusUnauthorized {
 		t.Error(code)
 	}
+	if code, body := get("/v1/devices", "secret"); code != http.StatusOK || body != "{\"devices\":[]}\n" {
+		t.Error(code, body)
+	}
 	code, body := get("/metrics", "secret")
 	for _, m := range []string{"sedna_mapper_devices 0", `sedna_rejected_total{code="unauthenticated",door="http"} 1`} {
 		if code != http.StatusOK || !strings.Contains(body, m) {

@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"time"
 
@@ -30,9 +31,14 @@ type Config struct {
 	Drivers map[string]Factory // by protocol name; required
 	Budget  *budget.Budget     // shared with all else on the node that reports to the cloud; nil: one of its own
 
-	// LocalWrites lets programs on the bus write ReadWrite properties, by
-	// {"value":…} on the property's sensor topic + "/set". Whoever may publish
-	// on the bus can then move actuators. Default: only the cloud writes.
+	// NodeKey is the key with which the node's LocalController signs its
+	// writes. Without it none of them is taken.
+	NodeKey ed25519.PublicKey
+
+	// LocalWrites lets every program on the bus write properties, by {"value":…}
+	// on the property's sensor topic + "/set". Whoever may publish on the bus
+	// can then move actuators. Default: only the cloud and the LocalController
+	// write.
 	LocalWrites bool
 
 	Limits  Limits

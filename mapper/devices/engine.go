@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/edgetwin/sedna/lib/bus"
@@ -50,9 +48,7 @@ func New(c Config) (*Engine, error) {
 	e.targets = newTargets(e)
 	c.Bus.OnConnect(e.reporter.connected)
 	c.Bus.Subscribe(wire.TwinUpdateResultFilter, 1, e.answered)
-	if c.LocalWrites {
-		c.Bus.Subscribe(wire.SensorSetFilter(c.Node), 1, e.localWrite)
-	}
+	c.Bus.Subscribe(wire.SensorSetFilter(c.Node), 1, e.busWrite)
 	return e, nil
 }
 
@@ -81,33 +77,6 @@ func (e *Engine) Handler(protocol string) (dmi.Handler, error) {
 		return nil, wire.E(wire.InvalidArgument, "drivers", fmt.Sprintf("there is no driver for protocol %.80q", protocol), "")
 	}
 	return handler{e, protocol}, nil
-}
-
-// Status is what the engine knows of one device.
-type Status struct {
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
-	Protocol  string `json:"protocol"`
-	State     string `json:"state"`             // online, offline, unhealthy; unknown before the first try
-	Problem   string `json:"problem,omitempty"` // why it is not online
-}
-
-// Status lists the devices, ordered by namespace and name.
-func (e *Engine) Status() []Status {
-	e.mu.Lock()
-	all := make([]Status, 0, len(e.devices))
-	for k, s := range e.devices {
-		state, problem := s.status()
-		all = append(all, Status{k.ns, k.name, s.protocol, state, problem})
-	}
-	e.mu.Unlock()
-	slices.SortFunc(all, func(a, b Status) int {
-		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	return all
 }
 
 // handler is what edgecore tells of one protocol.
@@ -236,44 +205,6 @@ func (e *Engine) find(k key) *supervisor {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.devices[k]
-}
-
-// maxSet bounds a local write, in bytes.
-const maxSet = 64 << 10
-
-// localWrite takes a write off the bus.
-func (e *Engine) localWrite(m bus.Message) {
-	if err := e.acceptWrite(m); err != nil {
-		e.c.Log.Warn("write refused", "topic", m.Topic, "err", e.c.Metrics.Reject(metrics.DoorMQTT, err))
-	}
-}
-
-func (e *Engine) acceptWrite(m bus.Message) error {
-	topic, _ := strings.CutSuffix(m.Topic, "/set")
-	ns, name, prop, ok := wire.ParseSensor(e.c.Node, topic)
-	if !ok || m.Retained {
-		return wire.E(wire.InvalidArgument, "", "a retained message writes nothing", "")
-	}
-	if len(m.Payload) > maxSet {
-		return wire.E(wire.TooLarge, "", fmt.Sprintf("%d bytes, at most %d are taken", len(m.Payload), maxSet), "")
-	}
-	var set struct {
-		Value json.RawMessage `json:"value"`
-	}
-	if json.Unmarshal(m.Payload, &set) != nil || len(set.Value) == 0 {
-		return wire.E(wire.InvalidArgument, "value", `expected {"value":…}`, "")
-	}
-	text := string(set.Value)
-	if set.Value[0] == '"' {
-		if err := json.Unmarshal(set.Value, &text); err != nil {
-			return wire.E(wire.InvalidArgument, "value", "not JSON text", "")
-		}
-	}
-	s := e.find(key{ns, name})
-	if s == nil {
-		return wire.E(wire.NotFound, "", fmt.Sprintf("no device %.80s/%.80s here", ns, name), "")
-	}
-	return s.write(prop, text)
 }
 
 // answered counts the reports of our devices that edgecore refuses.

@@ -198,6 +198,7 @@ func start(t *testing.T, edit func(*devices.Config)) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	w.cancel = cancel
 	go func() { w.done <- w.engine.Run(ctx) }()
+	synctest.Wait()
 	w.h.UpsertModel(model())
 	return w
 }

@@ -1,9 +1,6 @@
 package devices
 
 import (
-	"strings"
-	"unicode/utf8"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/edgetwin/sedna/mapper/budget"
@@ -62,16 +59,10 @@ func (s stateCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is part of prometheus.Collector.
 func (s stateCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, d := range s.e.Status() {
+	for _, d := range s.e.status(false) {
 		ch <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, 1, d.Namespace, d.Name, d.Protocol, d.State)
 		if d.Problem != "" {
-			const shown = 200
-			text := strings.ToValidUTF8(d.Problem, "?")
-			for len(text) > shown {
-				_, n := utf8.DecodeLastRuneInString(text)
-				text = text[:len(text)-n]
-			}
-			ch <- prometheus.MustNewConstMetric(problemDesc, prometheus.GaugeValue, 1, d.Namespace, d.Name, d.Protocol, text)
+			ch <- prometheus.MustNewConstMetric(problemDesc, prometheus.GaugeValue, 1, d.Namespace, d.Name, d.Protocol, clip(d.Problem, 200))
 		}
 	}
 }

@@ -61,9 +61,11 @@ func (r *reporter) add(k key) {
 func (r *reporter) offer(k key, property string, v cell) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.states[k] != nil {
+	if e := r.states[k]; e != nil {
 		r.put(k, property, v)
-		wake(r.wake)
+		if e.want != "" { // or else the first state is about to come, and goes first
+			wake(r.wake)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ type supervisor struct {
 	after    *supervisor // a predecessor of the same name, which has to end first
 	log      *slog.Logger
 
-	changed chan struct{} // capacity 1: there is another plan, an emitted reading or a local write
+	changed chan struct{} // capacity 1: there is another plan, an emitted reading or a write off the bus
 	check   chan struct{} // capacity 1: the driver wants Read called
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -50,6 +50,7 @@ type supervisor struct {
 	writes   map[string]any       // values to be written
 	wanted   map[string]string    // what the cloud desired, where writes came from it
 	reported map[string]time.Time // when each property was last reported
+	late     map[string]any       // values whose report waits for its cycle
 	shown    map[string]time.Time // when each emitted property was last delivered
 	problems map[string]error     // by property
 	worked   bool                 // since the last connect
@@ -60,7 +61,9 @@ type supervisor struct {
 	latest  *pb.Device
 	next    *plan // to be taken over; nil: none
 	emitted map[string]Reading
-	sets    map[string]any // local writes, checked
+	sets    map[string]any   // writes off the bus, checked
+	signed  map[string]int64 // time of the last signed write of each property
+	last    map[string]Last  // reading of each property
 	current map[string]*property
 	state   string
 	problem string
@@ -72,7 +75,7 @@ func newSupervisor(e *Engine, k key, protocol string, after *supervisor) *superv
 		log:     e.c.Log.With("device", k.String(), "protocol", protocol),
 		changed: make(chan struct{}, 1), check: make(chan struct{}, 1), done: make(chan struct{}),
 		reported: map[string]time.Time{}, shown: map[string]time.Time{},
-		emitted: map[string]Reading{}, sets: map[string]any{}, state: unknown,
+		emitted: map[string]Reading{}, sets: map[string]any{}, signed: map[string]int64{}, last: map[string]Last{}, state: unknown,
 	}
 	s.ctx, s.stop = context.WithCancel(e.ctx)
 	s.reset()
@@ -84,12 +87,14 @@ func (s *supervisor) reset() {
 	s.due, s.problems = map[string]time.Time{}, map[string]error{}
 	s.written, s.seen = map[string]string{}, map[string]string{}
 	s.writes, s.wanted = map[string]any{}, map[string]string{}
+	s.late = map[string]any{}
 }
 
 // tell hands over a plan; the newest counts.
 func (s *supervisor) tell(d *pb.Device, p *plan) {
 	s.mu.Lock()
 	s.latest, s.next, s.current = d, p, p.properties
+	maps.DeleteFunc(s.signed, func(name string, _ int64) bool { return p.properties[name] == nil })
 	s.mu.Unlock()
 	wake(s.changed)
 }
@@ -106,16 +111,31 @@ func (s *supervisor) status() (state, problem string) {
 	return s.state, s.problem
 }
 
-// write takes a local write.
-func (s *supervisor) write(name, text string) error {
+// readings gives the last reading of each property.
+func (s *supervisor) readings() map[string]Last {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.last)
+}
+
+// write takes a write off the bus. at is the time of a signed one, which has to
+// grow with each of a property; 0: it is not signed.
+func (s *supervisor) write(name, text string, at int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.current[name]
-	switch {
+	switch newest := s.signed[name]; {
 	case p == nil:
 		return wire.E(wire.NotFound, "", fmt.Sprintf("the device has no property %.80q", name), "")
+	case at != 0 && at == newest:
+		return nil // delivered once more
+	case at != 0 && at < newest:
+		return wire.E(wire.Stale, "timestamp", "a newer write of this property was taken", "")
 	case p.visited && !p.Writable:
 		return wire.E(wire.PermissionDenied, "", "the DeviceModel makes the property ReadOnly", "")
+	}
+	if at != 0 {
+		s.signed[name] = at
 	}
 	v, err := p.value(Reading{Value: text})
 	if err != nil {
@@ -181,6 +201,7 @@ func (s *supervisor) takePlan() {
 	defer s.mu.Unlock()
 	if s.next != nil {
 		s.plan, s.next = s.next, nil
+		maps.DeleteFunc(s.last, func(name string, _ Last) bool { return s.plan.properties[name] == nil })
 	}
 }
 
@@ -265,6 +286,11 @@ func (s *supervisor) pause(wait *time.Duration, p *plan) {
 // session reads and writes a connected device until something fails.
 func (s *supervisor) session(d Driver) error {
 	s.due = map[string]time.Time{}
+	// What the device said before it went would look fresh.
+	maps.DeleteFunc(s.late, func(name string, _ any) bool {
+		p := s.plan.properties[name]
+		return p == nil || p.visited
+	})
 	if err := s.adopt(); err != nil {
 		return err
 	}
@@ -281,6 +307,9 @@ func (s *supervisor) session(d Driver) error {
 			return err
 		}
 		next := s.drain(time.Now())
+		if at := s.catchUp(time.Now()); !at.IsZero() {
+			next = earliest(next, at)
+		}
 		for _, at := range s.due {
 			next = earliest(next, at)
 		}
@@ -404,9 +433,9 @@ func (s *supervisor) flush(d Driver) error {
 			delete(s.problems, writeProblem+name)
 			if w, ok := s.wanted[name]; ok {
 				s.written[name] = w
+				delete(s.reported, name) // the cloud waits for it
 			}
 			s.due[name] = time.Now() // show what has become of it
-			delete(s.reported, name)
 		case terminal(err):
 			s.refused(name, err)
 		default:
@@ -525,12 +554,41 @@ func (s *supervisor) deliver(p *property, r Reading) {
 	if p.mqtt != nil || p.http != nil {
 		s.pusher().offer(p, payload)
 	}
+	s.mu.Lock()
+	s.last[p.Name] = last(p, v, r.Time)
+	s.mu.Unlock()
+	if !p.toCloud {
+		return
+	}
 	// Half a reading's cycle of tolerance keeps a report from slipping to the
 	// reading after.
-	if now := time.Now(); p.toCloud && !now.Add(p.collect/2).Before(s.reported[p.Name].Add(p.report)) {
-		s.reported[p.Name] = now
-		s.e.reporter.offer(s.key, p.Name, cell{p.Kind, twinText(v), s.written[p.Name]})
+	if now := time.Now(); now.Add(p.collect / 2).Before(s.reported[p.Name].Add(p.report)) {
+		s.late[p.Name] = v
+	} else {
+		s.tellCloud(p, v, now)
 	}
+}
+
+func (s *supervisor) tellCloud(p *property, v any, now time.Time) {
+	delete(s.late, p.Name)
+	s.reported[p.Name] = now
+	s.e.reporter.offer(s.key, p.Name, cell{p.Kind, twinText(v), s.written[p.Name]})
+}
+
+// catchUp reports what came before its report was due and was followed by
+// nothing, and gives the time when the next of it is due (zero: nothing waits).
+func (s *supervisor) catchUp(now time.Time) (next time.Time) {
+	for name, v := range s.late {
+		p := s.plan.properties[name]
+		if p == nil || !p.toCloud {
+			delete(s.late, name)
+		} else if at := s.reported[name].Add(p.report); at.After(now) {
+			next = earliest(next, at)
+		} else {
+			s.tellCloud(p, v, now)
+		}
+	}
+	return next
 }
 
 // pusher starts the device's pusher with its first push.

@@ -90,7 +90,7 @@ func newDriver(o Options, s devices.Setup) (*driver, error) {
 		}
 		d.visitors[p.Name] = v.Value
 	}
-	d.output = frames.New(set, o.Sink, o.Bus, wire.CameraFrame(s.Node, s.Namespace, s.Name), s.Log)
+	d.output = frames.New(set, frames.Camera{Node: s.Node, Namespace: s.Namespace, Name: s.Name}, o.Sink, o.Bus, s.Log)
 	return d, nil
 }
 

@@ -154,8 +154,8 @@ func TestMJPEGResizedAndHandedOver(t *testing.T) {
 	for range 10 {
 		f := wait(t, k.got, "frame")
 		c, err := jpeg.DecodeConfig(bytes.NewReader(f.JPEG))
-		if err != nil || c.Width != 160 || c.Height != 120 {
-			t.Fatalf("%+v, %v", c, err)
+		if err != nil || c.Width != 160 || c.Height != 120 || f.Device != "default/cam" {
+			t.Fatalf("%+v of %s, %v", c, f.Device, err)
 		}
 	}
 	if d := time.Since(since); d < 400*time.Millisecond {
@@ -456,7 +456,7 @@ func TestHTTPSink(t *testing.T) {
 	var got []string
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		got = append(got, fmt.Sprintf("%s %s %s %s %s", r.Method, r.URL.EscapedPath(), r.Header.Get("Content-Type"), r.Header.Get("Authorization"), b))
+		got = append(got, fmt.Sprintf("%s %s %s %s %s", r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"), r.Header.Get("Authorization"), b))
 		if string(b) == "bad" {
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = w.Write(wire.E(wire.NotFound, "", "no such service", "").JSON())
@@ -479,10 +479,10 @@ func TestHTTPSink(t *testing.T) {
 		}
 		defer s.Close()
 		got = nil
-		if err := s.Frame(t.Context(), "default.digits", frames.Frame{JPEG: []byte("jpeg")}); err != nil {
+		if err := s.Frame(t.Context(), "default.digits", frames.Frame{Device: "default/gate & yard", JPEG: []byte("jpeg")}); err != nil {
 			t.Error(err)
 		}
-		if len(got) != 1 || got[0] != "POST /v1/services/default.digits/image image/jpeg Bearer tok jpeg" {
+		if len(got) != 1 || got[0] != "POST /v1/services/default.digits/image?device=default%2Fgate+%26+yard image/jpeg Bearer tok jpeg" {
 			t.Errorf("%v", got)
 		}
 		if err := s.Frame(t.Context(), "x", frames.Frame{JPEG: []byte("bad")}); !wire.IsCode(err, wire.NotFound) {

@@ -96,7 +96,7 @@ func New(o Options) devices.Factory {
 			}
 			d.visitors[p.Name] = v
 		}
-		d.output = frames.New(set, o.Sink, o.Bus, wire.CameraFrame(s.Node, s.Namespace, s.Name), s.Log)
+		d.output = frames.New(set, frames.Camera{Node: s.Node, Namespace: s.Namespace, Name: s.Name}, o.Sink, o.Bus, s.Log)
 		return d, nil
 	}
 }

@@ -139,8 +139,9 @@ func TestPictures(t *testing.T) {
 	o.Roots = o.Roots[1:]
 	d := open(t, o, s)
 	for range 4 {
-		if _, err := jpeg.Decode(bytes.NewReader(wait(t, k, "frame").JPEG)); err != nil {
-			t.Fatal(err)
+		f := wait(t, k, "frame")
+		if _, err := jpeg.Decode(bytes.NewReader(f.JPEG)); err != nil || f.Device != "default/d" {
+			t.Fatal(f.Device, err)
 		}
 	}
 	got, err := d.Read(t.Context(), []string{"n", "name"})

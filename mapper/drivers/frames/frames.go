@@ -22,9 +22,13 @@ import (
 
 // Frame is one picture.
 type Frame struct {
-	JPEG []byte
-	Time time.Time // when it came
+	Device string // that it came from, namespace/name
+	JPEG   []byte
+	Time   time.Time // when it came
 }
+
+// Camera is the device that frames come from.
+type Camera struct{ Node, Namespace, Name string }
 
 // FrameSink takes frames for an inference service. Frame blocks until the frame
 // is taken and answered; it may be called from several goroutines.
@@ -64,11 +68,12 @@ type Settings struct {
 
 // Output is the way of one camera's frames.
 type Output struct {
-	set   Settings
-	sink  FrameSink // nil: none
-	bus   Publisher // nil: none
-	topic string
-	log   *slog.Logger
+	set    Settings
+	device string    // namespace/name
+	sink   FrameSink // nil: none
+	bus    Publisher // nil: none
+	topic  string
+	log    *slog.Logger
 
 	in, out chan Frame // capacity 1
 
@@ -112,8 +117,11 @@ func (s *Settings) Check(sink FrameSink) error {
 }
 
 // New makes an Output; sink and bus may be nil.
-func New(s Settings, sink FrameSink, bus Publisher, topic string, log *slog.Logger) *Output {
-	o := &Output{set: s, bus: bus, topic: topic, log: log, in: make(chan Frame, 1), out: make(chan Frame, 1)}
+func New(s Settings, from Camera, sink FrameSink, bus Publisher, log *slog.Logger) *Output {
+	o := &Output{
+		set: s, device: from.Namespace + "/" + from.Name, bus: bus, topic: wire.CameraFrame(from.Node, from.Namespace, from.Name),
+		log: log, in: make(chan Frame, 1), out: make(chan Frame, 1),
+	}
 	if s.Service != "" {
 		o.sink = sink
 	}
@@ -157,7 +165,7 @@ func (o *Output) Offer(jpeg []byte) {
 			o.next = now.Add(interval)
 		}
 	}
-	o.stats.Dropped += put(o.in, Frame{jpeg, now})
+	o.stats.Dropped += put(o.in, Frame{o.device, jpeg, now})
 }
 
 // put hands over f in place of one that was not taken yet; it gives the number

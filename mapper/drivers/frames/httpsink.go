@@ -47,7 +47,8 @@ func NewHTTPSink(base string, token config.Secret) (*HTTPSink, error) {
 
 // Frame posts one frame; the answer's text is not of interest here.
 func (s *HTTPSink) Frame(ctx context.Context, service string, f Frame) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.base+"/v1/services/"+url.PathEscape(service)+"/image", bytes.NewReader(f.JPEG))
+	u := s.base + "/v1/services/" + url.PathEscape(service) + "/image?" + url.Values{"device": {f.Device}}.Encode()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, u, bytes.NewReader(f.JPEG))
 	if err != nil {
 		return err
 	}

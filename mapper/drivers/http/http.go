@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgetwin/sedna/lib/jsonpath"
 	"github.com/edgetwin/sedna/mapper/devices"
 	"github.com/edgetwin/sedna/mapper/drivers/internal/extract"
 	"github.com/edgetwin/sedna/models/wire"
@@ -73,7 +74,7 @@ func New(s devices.Setup) (devices.Driver, error) {
 		if err := p.Visitor.Decode(&q.Visitor); err != nil {
 			return nil, err
 		}
-		if q.path, err = extract.Compile(q.JSONPath); err != nil {
+		if q.path, err = jsonpath.Compile(q.JSONPath); err != nil {
 			return nil, p.Visitor.Error("jsonPath", "%v", err)
 		}
 		if q.WritePath == "" {
@@ -108,7 +109,7 @@ type driver struct {
 
 type property struct {
 	Visitor
-	path        extract.Path
+	path        jsonpath.Path
 	read, write string // URLs
 }
 
@@ -156,7 +157,7 @@ func (d *driver) Read(ctx context.Context, names []string) (map[string]devices.R
 			r := devices.Reading{Err: err}
 			if err == nil && q.Format == extract.JSON {
 				if !decoded {
-					doc, bad = extract.Decode(body)
+					doc, bad = jsonpath.Decode(body)
 					decoded = true
 				}
 				if r.Err = bad; bad == nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/edgetwin/sedna/lib/bus"
 	"github.com/edgetwin/sedna/lib/config"
+	"github.com/edgetwin/sedna/lib/jsonpath"
 	"github.com/edgetwin/sedna/mapper/devices"
 	"github.com/edgetwin/sedna/mapper/drivers/internal/extract"
 	"github.com/edgetwin/sedna/models/wire"
@@ -94,7 +95,7 @@ type driver struct {
 
 type property struct {
 	Visitor
-	path extract.Path
+	path jsonpath.Path
 
 	mu    sync.Mutex
 	heard time.Time // when it last had news, or began to listen
@@ -106,7 +107,7 @@ func newProperty(p devices.Property) (*property, error) {
 		return nil, err
 	}
 	var err error
-	if q.path, err = extract.Compile(q.JSONPath); err != nil {
+	if q.path, err = jsonpath.Compile(q.JSONPath); err != nil {
 		return nil, p.Visitor.Error("jsonPath", "%v", err)
 	}
 	for field, topic := range map[string]string{"topic": q.Topic, "writeTopic": q.WriteTopic} {
