@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
 	"image/jpeg"
 	"image/png"
 	"net/http"
@@ -48,7 +49,7 @@ func TestDevicesFeedServicesAndTakeTheirAnswers(t *testing.T) {
 	pushModel(t, upDir, "digits", digitsModel(t), "--labels", "0,1,2,3,4,5,6,7,8,9")
 	pushModel(t, upDir, "doubler", enginetest.Doubler())
 	url, label := digitCamera(t)
-	if err := kube.ApplyManifest(t.Context(), []byte(strings.ReplaceAll(feedingManifest, "CAMERA", url))); err != nil {
+	if err := kube.ApplyManifest(t.Context(), []byte(strings.ReplaceAll(cameraManifest, "CAMERA", url)+"---\n"+sensorsManifest)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -107,7 +108,7 @@ func TestDevicesFeedServicesAndTakeTheirAnswers(t *testing.T) {
 	}
 }
 
-const feedingManifest = `
+const cameraManifest = `
 apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
 metadata: {name: gate-camera, namespace: default}
@@ -139,7 +140,9 @@ spec:
     resultProperty: {device: gate, property: digit}
   cloudWorker:
     model: {name: digits}
----
+`
+
+const sensorsManifest = `
 apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
 metadata: {name: machine, namespace: default}
@@ -247,7 +250,7 @@ func TestSocketsFit(t *testing.T) {
 }
 
 // digitCamera is an MJPEG camera before a held-out digit, whose label it gives.
-func digitCamera(t *testing.T) (url, label string) {
+func digitCamera(t testing.TB) (url, label string) {
 	t.Helper()
 	picture, label, err := demo.SamplePNG(0)
 	if err != nil {
@@ -257,13 +260,19 @@ func digitCamera(t *testing.T) (url, label string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return mjpegCamera(t, img, 50*time.Millisecond), label
+}
+
+// mjpegCamera shows the same picture with a pause in between.
+func mjpegCamera(t testing.TB, img image.Image, pause time.Duration) (url string) {
+	t.Helper()
 	var frame bytes.Buffer
 	if err := jpeg.Encode(&frame, img, &jpeg.Options{Quality: 95}); err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-		for tick := time.NewTicker(50 * time.Millisecond); ; {
+		for tick := time.NewTicker(pause); ; {
 			if _, err := fmt.Fprintf(w, "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n", frame.Len(), frame.Bytes()); err != nil {
 				return
 			}
@@ -276,11 +285,11 @@ func digitCamera(t *testing.T) (url, label string) {
 		}
 	}))
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
-	return srv.URL, label
+	return srv.URL
 }
 
 // digitsModel is the demo's model for edge nodes, encoded.
-func digitsModel(t *testing.T) []byte {
+func digitsModel(t testing.TB) []byte {
 	t.Helper()
 	m, _, _, err := demo.BuildModels(1)
 	if err != nil {
@@ -293,7 +302,7 @@ func digitsModel(t *testing.T) []byte {
 	return b
 }
 
-func pushModel(t *testing.T, upDir, name string, model []byte, flags ...string) {
+func pushModel(t testing.TB, upDir, name string, model []byte, flags ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name+".onnx")
 	if err := os.WriteFile(file, model, 0o600); err != nil {
@@ -306,7 +315,7 @@ func pushModel(t *testing.T, upDir, name string, model []byte, flags ...string) 
 
 // listen gives what comes on a topic of a broker; the newest is dropped while
 // nobody takes it.
-func listen(t *testing.T, broker, filter string) <-chan bus.Message {
+func listen(t testing.TB, broker, filter string) <-chan bus.Message {
 	t.Helper()
 	c, err := bus.New(bus.Options{URL: "tcp://" + broker, ClientID: "listener", CleanSession: true})
 	if err != nil {

@@ -107,7 +107,7 @@ func sedna(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // do runs a command to its end and gives what it printed.
-func do(t *testing.T, args ...string) string {
+func do(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := sedna(t.Context(), args...)
 	var stderr bytes.Buffer
@@ -121,7 +121,7 @@ func do(t *testing.T, args ...string) string {
 
 // background runs a command until the test ends, and waits for its ready line.
 // It ends by SIGINT with exit code 0.
-func background(t *testing.T, args ...string) {
+func background(t testing.TB, args ...string) {
 	t.Helper()
 	cmd := sedna(context.Background(), args...)
 	out, err := cmd.StdoutPipe()
@@ -166,7 +166,7 @@ func background(t *testing.T, args ...string) {
 	}
 }
 
-func readEnds(t *testing.T, dir string) ends {
+func readEnds(t testing.TB, dir string) ends {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "endpoints.json"))
 	if err != nil {

@@ -166,7 +166,7 @@ func (c *controller) build(ctx context.Context, node *identity.Node, deps Deps) 
 		return err
 	}
 	c.inference, err = inference.New(inference.Config{
-		Node: c.cfg.Node, Version: wire.Version, Metrics: c.metrics, CloudURL: c.cfg.CloudURL, CloudClient: node.HTTPClient(), Log: c.log,
+		Node: c.cfg.Node, Version: wire.Version, Metrics: c.metrics, CloudURL: c.cfg.CloudURL, CloudClient: node.HTTPClient(), Key: node.Key(), Log: c.log,
 	})
 	if err != nil {
 		return err

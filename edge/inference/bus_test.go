@@ -19,7 +19,7 @@ import (
 )
 
 // busClient connects to the broker at addr.
-func busClient(t *testing.T, addr, id string) *bus.Client {
+func busClient(t testing.TB, addr, id string) *bus.Client {
 	t.Helper()
 	c, err := bus.New(bus.Options{URL: addr, ClientID: id, CleanSession: true, MinBackoff: 10 * time.Millisecond})
 	if err != nil {
@@ -38,7 +38,7 @@ func busClient(t *testing.T, addr, id string) *bus.Client {
 }
 
 // serveBus runs the gateway; the result waits until it has ended.
-func serveBus(t *testing.T, m *Manager, b Bus) (stop func()) {
+func serveBus(t testing.TB, m *Manager, b Bus) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -54,7 +54,7 @@ func serveBus(t *testing.T, m *Manager, b Bus) (stop func()) {
 	return stop
 }
 
-func payload(t *testing.T, r *oip.InferRequest) string {
+func payload(t testing.TB, r *oip.InferRequest) string {
 	t.Helper()
 	b, err := r.AppendJSON(nil)
 	if err != nil {
@@ -336,10 +336,53 @@ type published struct {
 type fakeBus struct {
 	most int // bytes of a payload; 0 for any
 
-	mu      sync.Mutex
-	handler func(bus.Message)
-	err     error
-	out     []published
+	mu        sync.Mutex
+	handler   func(bus.Message)
+	followers []*follower
+	err       error
+	out       []published
+}
+
+// follower is one Follow of a fakeBus.
+type follower struct {
+	filters map[string]bool
+	h       func(bus.Message)
+}
+
+func (f *fakeBus) Follow(_ byte, h func(bus.Message)) (change func(add, remove []string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	to := &follower{map[string]bool{}, h}
+	f.followers = append(f.followers, to)
+	return func(add, remove []string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, topic := range remove {
+			delete(to.filters, topic)
+		}
+		for _, topic := range add {
+			to.filters[topic] = true
+		}
+	}
+}
+
+// send delivers a message to those that follow its topic, and gives their number.
+func (f *fakeBus) send(m bus.Message) (takers int) {
+	f.mu.Lock()
+	var to []func(bus.Message)
+	for _, one := range f.followers {
+		for filter := range one.filters {
+			if bus.Match(filter, m.Topic) {
+				to = append(to, one.h)
+				break
+			}
+		}
+	}
+	f.mu.Unlock()
+	for _, h := range to {
+		h(m)
+	}
+	return len(to)
 }
 
 func (f *fakeBus) Subscribe(_ string, _ byte, h func(bus.Message)) {
@@ -392,7 +435,7 @@ func (f *fakeBus) deliver(t testing.TB, service, text string) {
 }
 
 // counter reads one series of a registry, 0 when it is not there.
-func counter(t *testing.T, reg *metrics.Registry, series string) float64 {
+func counter(t testing.TB, reg *metrics.Registry, series string) float64 {
 	t.Helper()
 	for line := range strings.SplitSeq(scrape(t, reg), "\n") {
 		if rest, ok := strings.CutPrefix(line, series+" "); ok {
@@ -418,8 +461,8 @@ func FuzzBusPayload(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"id":"a","parameters":{"sedna_route":"cloud","sedna_explain":1},"inputs":[{"name":"x","shape":[2,3],"datatype":"FP32","data":[[1,2,3],[NaN]]}]}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		g := &gateway{m: m, window: newWindow(4, time.Minute)}
-		result, ok := g.infer(context.Background(), job{"svc", payload})
+		g := &gateway{m: m, ctx: t.Context(), window: newWindow(4, time.Minute)}
+		result, ok := g.infer(context.Background(), job{service: "svc", payload: payload})
 		if !ok {
 			t.Fatal("a first delivery was passed over")
 		}

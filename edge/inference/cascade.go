@@ -32,9 +32,12 @@ const (
 	ParamService     = "sedna_service"
 	ParamHardRows    = "sedna_hard_rows"  // batches: how many samples were hard
 	ParamCloudRows   = "sedna_cloud_rows" // batches: how many are the cloud's
-	ParamLabel       = "sedna_label"      // explain: the answer's class
+	ParamLabel       = "sedna_label"      // explain, answers to readings and images: the answer's class
 	ParamEdgeLabel   = "sedna_edge_label" // explain: the edge model's class
 	ParamConfidence  = "sedna_confidence" // explain: the edge model's score of it
+	ParamScore       = "sedna_score"      // answers to readings and images: the score of the answer's class
+	ParamMissing     = "sedna_missing"    // answers to readings: the sources whose last values stood in
+	ParamDevice      = "sedna_device"     // answers to a camera's image: namespace/name of the camera
 )
 
 // Sources of an answer.

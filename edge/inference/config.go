@@ -1,6 +1,7 @@
 package inference
 
 import (
+	"crypto/ed25519"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -46,6 +47,10 @@ type Limits struct {
 	// BusOutbox is the most bytes of results that wait for the bus. When it is
 	// full no further requests are worked on. Default 64 MiB.
 	BusOutbox int64
+	// InputValues is how many values the windows of one service hold, and
+	// ReadingBytes the most bytes of a message with a reading. Defaults 4 Mi
+	// and 1 MiB.
+	InputValues, ReadingBytes int
 	// Window is how many request ids of the bus are remembered, and WindowTime
 	// for how long, to recognise redelivery. Defaults 8192 and 2 minutes.
 	Window     int
@@ -67,6 +72,8 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.BusWorkers, 64)
 	set(&l.BusQueue, 1024)
 	set(&l.BusOutbox, 64<<20)
+	set(&l.InputValues, 4<<20)
+	set(&l.ReadingBytes, 1<<20)
 	set(&l.Window, 8192)
 	set(&l.WindowTime, 2*time.Minute)
 	set(&l.DrainTime, 3*time.Second)
@@ -99,6 +106,9 @@ type Config struct {
 	// Client is for cloud sides with a URL of their own. It carries no
 	// credential of ours. Default: a client of its own with HTTP/2.
 	Client *http.Client
+	// Key signs writes of result properties; it is the node's. Without one
+	// services with a result property cannot be activated.
+	Key ed25519.PrivateKey
 	// Log tells of activations and of the cloud's coming and going. Default: none.
 	Log *slog.Logger
 	// Seed makes rules that use chance repeatable. Default: the rules' own.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/lib/serving"
@@ -22,7 +23,10 @@ type Manager struct {
 	observed *observed
 	oip      *oiphttp.Handler
 	images   *serving.Gate
-	draining sync.WaitGroup // one per service value that is not drained
+	router   *router
+	stamps   stamps
+	link     atomic.Pointer[gateway] // nil while the bus is not served
+	draining sync.WaitGroup          // one per service value that is not drained, and per feed and writer
 
 	mu       sync.RWMutex
 	services map[string]*entry
@@ -35,10 +39,14 @@ type entry struct {
 	name  string
 	slot  serving.Slot[*service]
 	stats stats
+	frame frame
 
 	mu      sync.Mutex // held while a spec is put in place
 	current *service   // in slot; nil before the first
 	gone    bool       // not in Manager.services any more
+
+	// These end the goroutines of current's feed and writer; nil without.
+	stopFeed, stopWriter context.CancelFunc
 }
 
 var _ oiphttp.Backend = door{}
@@ -48,7 +56,10 @@ func New(cfg Config) (*Manager, error) {
 	if err := cfg.normalize(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, services: map[string]*entry{}, images: serving.NewGate("images", cfg.Limits.ImageConcurrent, cfg.Limits.ImageQueue)}
+	m := &Manager{
+		cfg: cfg, services: map[string]*entry{}, images: serving.NewGate("images", cfg.Limits.ImageConcurrent, cfg.Limits.ImageQueue),
+		router: newRouter(cfg.Node), stamps: stamps{last: map[string]int64{}},
+	}
 	m.observed = newObserved(m)
 	if err := m.observed.register(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("inference metrics: %w", err)
@@ -89,8 +100,42 @@ func (m *Manager) Activate(ctx context.Context, spec ServiceSpec) error {
 	if old != nil && old.cloud != nil && old.cloud != s.cloud {
 		old.cloud.Close()
 	}
+	if old == nil {
+		old = &service{}
+	}
+	m.exchange(e, old, s)
 	m.cfg.Log.Info("service active", "service", e.name, "model", spec.Model.Name, "version", spec.Model.Version)
 	return nil
+}
+
+// exchange has feed and writer of a service work in place of those of another
+// that are not the same. The entry is locked.
+func (m *Manager) exchange(e *entry, old, with *service) {
+	if old.feed != with.feed {
+		m.router.exchange(old.feed, with.feed)
+		if old.feed != nil {
+			old.feed.close()
+			e.stopFeed()
+		}
+		if with.feed != nil {
+			e.stopFeed = m.background(with.feed.work)
+		}
+	}
+	if old.writer != with.writer {
+		if old.writer != nil {
+			e.stopWriter()
+		}
+		if with.writer != nil {
+			e.stopWriter = m.background(with.writer.work)
+		}
+	}
+}
+
+// background runs f until it is told to stop. Close waits for it.
+func (m *Manager) background(f func(context.Context)) (stop context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.draining.Go(func() { f(ctx) })
+	return cancel
 }
 
 // enter locks the entry of a service, which it makes if there is none.
@@ -140,10 +185,7 @@ func errStopping() error { return wire.E(wire.Unavailable, "", "this node is sto
 // Deactivate stops a service; it is no error if there is none. Requests that
 // run are answered.
 func (m *Manager) Deactivate(ns, name string) {
-	m.mu.RLock()
-	e := m.services[wire.Service(ns, name)]
-	m.mu.RUnlock()
-	if e != nil {
+	if e, err := m.find(wire.Service(ns, name)); err == nil {
 		m.stop(e)
 	}
 }
@@ -156,8 +198,11 @@ func (m *Manager) stop(e *entry) {
 	}
 	m.drop(e)
 	e.slot.Clear()
-	if e.current != nil && e.current.cloud != nil {
-		e.current.cloud.Close()
+	if e.current != nil {
+		m.exchange(e, e.current, &service{})
+		if e.current.cloud != nil {
+			e.current.cloud.Close()
+		}
 	}
 	m.cfg.Log.Info("service stopped", "service", e.name)
 }
@@ -185,17 +230,31 @@ func (m *Manager) entries() []*entry {
 	return list
 }
 
-// lease finds a service and keeps what serves now until the lease is released.
-func (m *Manager) lease(name string) (*entry, *serving.Lease[*service], error) {
+// find finds a service, which may not serve yet or any more.
+func (m *Manager) find(name string) (*entry, error) {
 	m.mu.RLock()
 	e := m.services[name]
 	m.mu.RUnlock()
-	if e != nil {
-		if l := e.slot.Acquire(); l != nil {
-			return e, l, nil
-		}
+	if e == nil {
+		return nil, m.unknown(name)
 	}
-	return nil, nil, wire.E(wire.NotFound, "", fmt.Sprintf("no service %.300q on node %s", name, m.cfg.Node), "")
+	return e, nil
+}
+
+func (m *Manager) unknown(name string) error {
+	return wire.E(wire.NotFound, "", fmt.Sprintf("no service %.300q on node %s", name, m.cfg.Node), "")
+}
+
+// lease finds a service and keeps what serves now until the lease is released.
+func (m *Manager) lease(name string) (*entry, *serving.Lease[*service], error) {
+	e, err := m.find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if l := e.slot.Acquire(); l != nil {
+		return e, l, nil
+	}
+	return nil, nil, m.unknown(name)
 }
 
 // Infer answers one request by the service's cascade. It keeps neither the

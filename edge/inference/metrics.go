@@ -17,6 +17,10 @@ type stats struct {
 	errors        atomic.Int64 // requests refused or failed
 	samples, hard atomic.Int64
 
+	readings, refused, skipped, answers, dropped atomic.Int64 // of the inputs, see InputsStatus
+	replaced                                     atomic.Int64 // images without an id that a newer one replaced
+	writes                                       atomic.Int64 // of the result property
+
 	mu       sync.Mutex
 	fallback map[string]int64 // by reason
 }
@@ -62,6 +66,7 @@ type observed struct {
 	seconds *prometheus.HistogramVec
 
 	requests, errors, samples, hard, share, fallback, bytes, circuit, memory *prometheus.Desc
+	readings, refused, dropped, replaced, writes                             *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*observed)(nil)
@@ -86,6 +91,11 @@ func newObserved(m *Manager) *observed {
 		bytes:    desc("sedna_cloud_bytes_total", "Bytes of bodies sent to and received from the cloud.", "direction"),
 		circuit:  desc("sedna_cloud_circuit", "1 for the state that the circuit to the cloud is in.", "state"),
 		memory:   desc("sedna_model_memory_bytes", "Estimate of what the edge model holds in memory."),
+		readings: desc("sedna_input_readings_total", "Readings taken for the inputs."),
+		refused:  desc("sedna_input_refused_total", "Messages for the inputs that held no reading that fits."),
+		dropped:  desc("sedna_input_dropped_total", "Windows of the inputs that a newer one overtook before they were inferred."),
+		replaced: desc("sedna_images_replaced_total", "Images on the bus without an id that a newer one replaced."),
+		writes:   desc("sedna_result_writes_total", "Answers written into the result property."),
 	}
 }
 
@@ -102,7 +112,8 @@ func (o *observed) forget(service string) {
 
 // Describe sends the descriptions of what Collect sends.
 func (o *observed) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{o.requests, o.errors, o.samples, o.hard, o.share, o.fallback, o.bytes, o.circuit, o.memory} {
+	for _, d := range []*prometheus.Desc{o.requests, o.errors, o.samples, o.hard, o.share, o.fallback, o.bytes, o.circuit, o.memory,
+		o.readings, o.refused, o.dropped, o.replaced, o.writes} {
 		ch <- d
 	}
 }
@@ -123,6 +134,15 @@ func (o *observed) Collect(ch chan<- prometheus.Metric) {
 		counter(o.errors, st.errors.Load(), e.name)
 		counter(o.samples, st.samples.Load(), e.name)
 		counter(o.hard, st.hard.Load(), e.name)
+		counter(o.replaced, st.replaced.Load(), e.name)
+		if l.Value.feed != nil {
+			counter(o.readings, st.readings.Load(), e.name)
+			counter(o.refused, st.refused.Load(), e.name)
+			counter(o.dropped, st.dropped.Load(), e.name)
+		}
+		if l.Value.writer != nil {
+			counter(o.writes, st.writes.Load(), e.name)
+		}
 		ch <- prometheus.MustNewConstMetric(o.share, prometheus.GaugeValue, st.hardShare(), e.name)
 		ch <- prometheus.MustNewConstMetric(o.memory, prometheus.GaugeValue, float64(l.Value.model.MemoryBytes()), e.name)
 		for reason, n := range st.fallbacks() {

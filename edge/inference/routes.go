@@ -1,17 +1,22 @@
 package inference
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"image"
 	"io"
 	"mime"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
 
 	"github.com/edgetwin/sedna/edge/inference/upstream"
 	"github.com/edgetwin/sedna/models/oip"
+	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
 )
 
@@ -41,9 +46,11 @@ type Prediction struct {
 	Confidence float64 `json:"confidence"`
 }
 
-// postImage answers one image; ?id= gives it an id.
+// postImage answers one image; ?id= gives it an id. With ?device=, which is
+// namespace/name of the camera that it comes from, the answer also goes onto
+// the bus and into the service's result property.
 func (m *Manager) postImage(c *gin.Context) {
-	answer, err := m.inferImage(c.Request, c.Param("service"), c.Query("id"))
+	answer, err := m.answerImage(c.Request, c.Param("service"), c.Query("id"), c.Query("device"))
 	if err != nil {
 		m.fail(c, err)
 		return
@@ -51,11 +58,14 @@ func (m *Manager) postImage(c *gin.Context) {
 	c.JSON(http.StatusOK, answer)
 }
 
-func (m *Manager) inferImage(r *http.Request, service, id string) (*ImageAnswer, error) {
+func (m *Manager) answerImage(r *http.Request, service, id, device string) (*ImageAnswer, error) {
 	if id == "" {
-		id = uuid.NewString()
+		id = uuid.Must(uuid.NewV7()).String()
 	} else if !oip.ValidID(id) {
 		return nil, oip.BadID(id)
+	}
+	if ns, name, _ := strings.Cut(device, "/"); device != "" && (!task.ValidName(ns) || !task.ValidName(name)) {
+		return nil, wire.E(wire.InvalidArgument, "device", fmt.Sprintf("is %.80q, expected namespace/name", device), "")
 	}
 	e, l, err := m.lease(service)
 	if err != nil {
@@ -63,53 +73,80 @@ func (m *Manager) inferImage(r *http.Request, service, id string) (*ImageAnswer,
 	}
 	defer l.Release()
 	s := l.Value
-	if s.image.err != nil {
-		return nil, s.image.err
-	}
-	input, err := m.readImage(r, &s.image)
+	o, err := m.inferImage(r.Context(), e, s, id, func() (image.Image, error) { return m.readImage(r) })
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.infer(r.Context(), &e.stats, &oip.InferRequest{ID: id, Inputs: []oip.Tensor{input}})
-	if err != nil {
-		return nil, err
+	if device != "" {
+		m.announce(s, o, device)
 	}
-	answer := &ImageAnswer{ID: id, Source: o.source(), HardExample: len(o.hard) > 0, Fallback: o.fallback}
+	answer := &ImageAnswer{ID: id, Source: o.source(), HardExample: len(o.hard) > 0, Fallback: o.fallback, Predictions: []Prediction{}}
 	answer.Model = s.spec.Model.Name + ":" + o.resp.ModelVersion
 	if o.cloud > 0 {
 		answer.Model = s.spec.Cloud.Model + ":" + o.resp.ModelVersion
 	}
-	answer.Predictions, err = s.predictions(o.resp)
-	return answer, err
+	list, err := s.predictions(o.resp)
+	switch {
+	case err == nil:
+		answer.Predictions = list
+	case device == "" || !wire.IsCode(err, wire.FailedPrecondition):
+		return nil, err // what a camera sends is of use on the bus without classes, too
+	}
+	return answer, nil
 }
 
-// readImage reads a bounded body and makes the model's input of it.
-func (m *Manager) readImage(r *http.Request, plan *imagePlan) (oip.Tensor, error) {
+// announce publishes the answer to a camera's image, while the bus is served.
+func (m *Manager) announce(s *service, o *outcome, device string) {
+	if g := m.link.Load(); g != nil {
+		o.resp.Parameters[ParamDevice] = device
+		g.outbox.offer(g.unasked(s, o))
+	}
+}
+
+// inferImage answers one image, which open decodes when its turn has come.
+func (m *Manager) inferImage(ctx context.Context, e *entry, s *service, id string, open func() (image.Image, error)) (*outcome, error) {
+	if s.image.err != nil {
+		return nil, s.image.err
+	}
+	input, err := m.imageInput(ctx, &s.image, open)
+	if err != nil {
+		return nil, err
+	}
+	return s.infer(ctx, &e.stats, &oip.InferRequest{ID: id, Inputs: []oip.Tensor{input}})
+}
+
+// imageInput makes the model's input of an image.
+func (m *Manager) imageInput(ctx context.Context, plan *imagePlan, open func() (image.Image, error)) (oip.Tensor, error) {
+	if err := m.images.Enter(ctx); err != nil {
+		return oip.Tensor{}, err
+	}
+	defer m.images.Leave()
+	img, err := open()
+	if err != nil {
+		return oip.Tensor{}, err
+	}
+	return plan.tensor(img), nil
+}
+
+// readImage reads and decodes a bounded body.
+func (m *Manager) readImage(r *http.Request) (image.Image, error) {
 	lim := oip.Limits{MaxBody: m.cfg.Limits.ImageBytes}
 	contentType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		contentType = ""
 	}
 	if r.ContentLength > lim.MaxBody {
-		return oip.Tensor{}, oip.TooLarge(r.ContentLength, lim)
+		return nil, oip.TooLarge(r.ContentLength, lim)
 	}
-	if err := m.images.Enter(r.Context()); err != nil {
-		return oip.Tensor{}, err
-	}
-	defer m.images.Leave()
 	body, err := io.ReadAll(io.LimitReader(r.Body, lim.MaxBody+1))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case int64(len(body)) > lim.MaxBody || errors.As(err, &tooLarge):
-		return oip.Tensor{}, oip.TooLarge(0, lim)
+		return nil, oip.TooLarge(0, lim)
 	case err != nil:
-		return oip.Tensor{}, wire.E(wire.InvalidArgument, "", "the body could not be read: "+err.Error(), "")
+		return nil, wire.E(wire.InvalidArgument, "", "the body could not be read: "+err.Error(), "")
 	}
-	img, err := decodeImage(contentType, body, m.cfg.Limits.ImagePixels)
-	if err != nil {
-		return oip.Tensor{}, err
-	}
-	return plan.tensor(img), nil
+	return decodeImage(contentType, body, m.cfg.Limits.ImagePixels)
 }
 
 // predictions lists the classes of an answer for one sample.
@@ -152,6 +189,8 @@ type ModelStatus struct {
 	HardShare   float64           `json:"hardShare"` // of the samples
 	Fallbacks   map[string]int64  `json:"fallbacks,omitempty"`
 	Cloud       *upstream.Status  `json:"cloud,omitempty"`
+	Inputs      *InputsStatus     `json:"inputs,omitempty"`
+	Result      *ResultStatus     `json:"resultProperty,omitempty"`
 }
 
 // RequestCounts counts requests since the service was first activated.
@@ -179,6 +218,12 @@ func (m *Manager) Models() []ModelStatus {
 		if s.cloud != nil {
 			cloud := s.cloud.Status()
 			status.Cloud = &cloud
+		}
+		if s.feed != nil {
+			status.Inputs = s.feed.status()
+		}
+		if s.writer != nil {
+			status.Result = s.writer.status()
 		}
 		l.Release()
 		list = append(list, status)

@@ -35,12 +35,14 @@ type service struct {
 	cloudOnly bool
 	strict    bool // no answer from the cloud is an error
 	image     imagePlan
+	feed      *feed   // nil: no inputs
+	writer    *writer // nil: no result property
 
 	compute, asked, total prometheus.Observer // seconds
 }
 
-// load makes a service; the cloud side of old is taken over where it is the
-// same, so that its circuit is not forgotten.
+// load makes a service; cloud side, feed and writer of old are taken over where
+// they are the same, so that circuit and windows are not forgotten.
 func (m *Manager) load(ctx context.Context, e *entry, spec ServiceSpec, old *service) (*service, error) {
 	s := &service{
 		name: e.name, spec: spec,
@@ -61,14 +63,28 @@ func (m *Manager) load(ctx context.Context, e *entry, spec ServiceSpec, old *ser
 	if err != nil {
 		return nil, err
 	}
-	s.image = planImage(spec.Model.Preprocess, s.model.Inputs())
-	if old != nil && reflect.DeepEqual(old.spec.Cloud, spec.Cloud) {
-		s.cloud = old.cloud
-	} else if s.cloud, err = m.upstream(e.name, spec.Cloud); err != nil {
+	if err := m.equip(e, s, old); err != nil {
 		_ = s.model.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// equip gives a service with a model what feeds it and what takes its answers.
+func (m *Manager) equip(e *entry, s, old *service) (err error) {
+	s.image = planImage(s.spec.Model.Preprocess, s.model.Inputs())
+	if s.feed, err = m.feedOf(e, &s.spec, s.model.Inputs(), old); err != nil {
+		return err
+	}
+	if s.writer, err = m.writerOf(s, &e.stats, old); err != nil {
+		return err
+	}
+	if old != nil && reflect.DeepEqual(old.spec.Cloud, s.spec.Cloud) {
+		s.cloud = old.cloud
+		return nil
+	}
+	s.cloud, err = m.upstream(e.name, s.spec.Cloud)
+	return err
 }
 
 func (m *Manager) miner(a task.Algorithm) (hardexample.Miner, error) {

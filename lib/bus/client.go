@@ -44,14 +44,16 @@ type Client struct {
 	closed       bool
 	session      *session // nil while offline
 	subs         []*subscription
+	fresh        map[string]struct{} // filters to be made, or made again, in this session
 	onConnect    []func()
 	onDisconnect []func()
 }
 
 // session is one life of the connection.
 type session struct {
-	client paho.Client
-	lost   chan struct{} // closed when the connection is gone
+	client  paho.Client
+	lost    chan struct{}       // closed when the connection is gone
+	filters map[string]struct{} // subscribed to; of the connection's goroutine
 }
 
 // New checks the options. It does not dial.
@@ -60,7 +62,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{o: o, url: u, kick: make(chan struct{}, 1)}
+	c := &Client{o: o, url: u, kick: make(chan struct{}, 1), fresh: map[string]struct{}{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -132,20 +134,44 @@ func (c *Client) OnDisconnect(f func()) {
 // oldest is dropped and counted. With QoS 1 a message can come twice. A filter
 // that breaks MQTT's rules is logged and ignored.
 func (c *Client) Subscribe(filter string, qos byte, h func(Message)) {
-	if !ValidFilter(filter) || qos > 2 {
-		c.o.Log.Error("not an MQTT filter, ignored", "filter", filter, "qos", qos)
-		return
-	}
-	s := &subscription{filter: filter, qos: qos, handler: h, queue: make(chan Message, c.o.QueueSize), dropped: &c.dropped}
+	c.Follow(qos, h)([]string{filter}, nil)
+}
+
+// Follow is Subscribe for a set of filters that changes: h is called for the
+// messages of all of them, in the order of arrival over all, one at a time. A
+// message that several of them match is one message. change takes filters in
+// and out, in one step; it may be called from any goroutine, also from h. What
+// is added although it is there is made again, so that the broker sends once
+// more what it keeps. Messages that wait for h when their filter is removed
+// still come.
+func (c *Client) Follow(qos byte, h func(Message)) (change func(add, remove []string)) {
+	s := &subscription{qos: min(qos, 2), handler: h, queue: make(chan Message, c.o.QueueSize), dropped: &c.dropped}
+	s.filters.Store(newFilterSet(nil))
 	if !c.spawn(func() { s.run(c.ctx, c) }) {
-		return
+		return func(_, _ []string) {}
 	}
 	c.mu.Lock()
 	c.subs = append(c.subs, s)
 	c.mu.Unlock()
-	select {
-	case c.kick <- struct{}{}:
-	default:
+	wanted := map[string]struct{}{} // guarded by c.mu
+	return func(add, remove []string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, f := range remove {
+			delete(wanted, f)
+		}
+		for _, f := range add {
+			if !ValidFilter(f) {
+				c.o.Log.Error("not an MQTT filter, ignored", "filter", f)
+				continue
+			}
+			wanted[f], c.fresh[f] = struct{}{}, struct{}{}
+		}
+		s.filters.Store(newFilterSet(wanted))
+		select {
+		case c.kick <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -205,7 +231,7 @@ func (c *Client) dispatch(m Message) {
 	subs := c.subs
 	c.mu.Unlock()
 	for _, s := range subs {
-		if Match(s.filter, m.Topic) {
+		if s.filters.Load().match(m.Topic) {
 			s.put(m)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -24,11 +26,11 @@ func (c *Client) run() {
 	wait := c.o.MinBackoff
 	failures := 0
 	for c.ctx.Err() == nil {
-		s, subscribed, err := c.connect()
+		s, err := c.connect()
 		if err == nil {
 			failures = 0
 			since := time.Now()
-			err = c.serve(s, subscribed)
+			err = c.serve(s)
 			if c.ctx.Err() != nil {
 				return
 			}
@@ -48,12 +50,11 @@ func (c *Client) run() {
 	}
 }
 
-// connect dials and subscribes. It gives the number of subscriptions that are
-// in force.
-func (c *Client) connect() (*session, int, error) {
+// connect dials and subscribes.
+func (c *Client) connect() (*session, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.o.ConnectTimeout)
 	defer cancel()
-	s := &session{lost: make(chan struct{})}
+	s := &session{lost: make(chan struct{}), filters: map[string]struct{}{}}
 	o := c.pahoOptions(s)
 	release := func() bool { return true }
 	o.SetCustomOpenConnectionFn(func(u *url.URL, _ paho.ClientOptions) (net.Conn, error) {
@@ -68,18 +69,17 @@ func (c *Client) connect() (*session, int, error) {
 	<-t.Done() // the dial and the handshake end with ctx
 	release()
 	if err := t.Error(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	n, err := c.subscribe(ctx, s, 0)
-	if err != nil {
+	if err := c.subscribe(ctx, s); err != nil {
 		s.client.Disconnect(disconnectQuiesce)
-		return nil, 0, err
+		return nil, err
 	}
-	return s, n, nil
+	return s, nil
 }
 
 // serve announces the session and lives with it until it is lost.
-func (c *Client) serve(s *session, subscribed int) (err error) {
+func (c *Client) serve(s *session) error {
 	c.mu.Lock()
 	c.session = s
 	up := c.onConnect
@@ -106,7 +106,7 @@ func (c *Client) serve(s *session, subscribed int) (err error) {
 			return errors.New("connection closed")
 		case <-c.kick:
 			ctx, cancel := context.WithTimeout(c.ctx, c.o.ConnectTimeout)
-			subscribed, err = c.subscribe(ctx, s, subscribed)
+			err := c.subscribe(ctx, s)
 			cancel()
 			if err != nil {
 				return err
@@ -115,41 +115,76 @@ func (c *Client) serve(s *session, subscribed int) (err error) {
 	}
 }
 
-// subscribe makes the subscriptions from the given one on, and waits for the
-// broker to confirm. A filter that the broker refuses is logged and left out
-// until the next connect.
-func (c *Client) subscribe(ctx context.Context, s *session, from int) (int, error) {
-	c.mu.Lock()
-	subs := c.subs
-	c.mu.Unlock()
-	filters := map[string]byte{}
-	for _, sub := range subs[from:] {
-		filters[sub.filter] = sub.qos
-	}
-	for _, sub := range subs {
-		if qos, ok := filters[sub.filter]; ok {
-			filters[sub.filter] = max(qos, sub.qos)
+// maxFilters is how many filters go into one packet.
+const maxFilters = 256
+
+// subscribe brings the session's filters to those that are wanted, and waits
+// for the broker to confirm. A filter that the broker refuses is logged and
+// left out until the next connect.
+func (c *Client) subscribe(ctx context.Context, s *session) error {
+	add, remove := c.changes(s)
+	for packet := range slices.Chunk(slices.Sorted(maps.Keys(add)), maxFilters) {
+		filters := make(map[string]byte, len(packet))
+		for _, f := range packet {
+			filters[f] = add[f]
 		}
-	}
-	if len(filters) == 0 {
-		return len(subs), nil
-	}
-	t := s.client.SubscribeMultiple(filters, nil)
-	select {
-	case <-t.Done():
-	case <-s.lost:
-		return 0, ErrOffline
-	case <-ctx.Done():
-		return 0, fmt.Errorf("subscribe: %w", ctx.Err())
-	}
-	if st, ok := t.(*paho.SubscribeToken); ok {
-		for f, code := range st.Result() {
-			if code >= 0x80 {
-				c.o.Log.Error("broker refuses the subscription", "filter", f)
+		t := s.client.SubscribeMultiple(filters, nil)
+		if err := s.confirmed(ctx, t); err != nil {
+			return err
+		}
+		if st, ok := t.(*paho.SubscribeToken); ok {
+			for f, code := range st.Result() {
+				if code >= 0x80 {
+					c.o.Log.Error("broker refuses the subscription", "filter", f)
+				}
 			}
 		}
 	}
-	return len(subs), nil
+	for packet := range slices.Chunk(remove, maxFilters) {
+		if err := s.confirmed(ctx, s.client.Unsubscribe(packet...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changes lists what the session lacks, with the highest QoS that is wanted of
+// it, and what nobody wants any more. The session is taken to have followed.
+func (c *Client) changes(s *session) (add map[string]byte, remove []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wanted := map[string]byte{}
+	for _, sub := range c.subs {
+		sub.filters.Load().each(func(f string) { wanted[f] = max(wanted[f], sub.qos) })
+	}
+	add = map[string]byte{}
+	for f, qos := range wanted {
+		_, made := s.filters[f]
+		if _, again := c.fresh[f]; again || !made {
+			add[f] = qos
+			s.filters[f] = struct{}{}
+		}
+	}
+	for f := range s.filters {
+		if _, ok := wanted[f]; !ok {
+			remove = append(remove, f)
+			delete(s.filters, f)
+		}
+	}
+	clear(c.fresh)
+	return add, remove
+}
+
+// confirmed waits for the broker's answer.
+func (s *session) confirmed(ctx context.Context, t paho.Token) error {
+	select {
+	case <-t.Done():
+		return nil
+	case <-s.lost:
+		return ErrOffline
+	case <-ctx.Done():
+		return fmt.Errorf("subscribe: %w", ctx.Err())
+	}
 }
 
 func (c *Client) pahoOptions(s *session) *paho.ClientOptions {

@@ -3,18 +3,59 @@ package bus
 import (
 	"context"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 )
 
-// subscription is one filter with its handler. Messages wait in a bounded
-// queue between the broker's connection and the handler, so that a slow
-// handler delays neither the connection nor other subscriptions.
+// subscription is a handler with the filters that it is for. Messages wait in
+// a bounded queue between the broker's connection and the handler, so that a
+// slow handler delays neither the connection nor other subscriptions.
 type subscription struct {
-	filter  string
+	filters atomic.Pointer[filterSet]
 	qos     byte
 	handler func(Message)
 	queue   chan Message
 	dropped *atomic.Uint64
+}
+
+// filterSet does not change.
+type filterSet struct {
+	topics    map[string]struct{} // filters without wildcards
+	wildcards []string
+}
+
+func newFilterSet(filters map[string]struct{}) *filterSet {
+	set := &filterSet{topics: map[string]struct{}{}}
+	for f := range filters {
+		if strings.ContainsAny(f, "+#") {
+			set.wildcards = append(set.wildcards, f)
+		} else {
+			set.topics[f] = struct{}{}
+		}
+	}
+	return set
+}
+
+func (s *filterSet) match(topic string) bool {
+	if _, ok := s.topics[topic]; ok {
+		return true
+	}
+	for _, f := range s.wildcards {
+		if Match(f, topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// each calls f for all filters.
+func (s *filterSet) each(f func(filter string)) {
+	for t := range s.topics {
+		f(t)
+	}
+	for _, w := range s.wildcards {
+		f(w)
+	}
 }
 
 // put never blocks: when the queue is full the oldest waiting message makes
@@ -51,7 +92,7 @@ func (s *subscription) run(ctx context.Context, c *Client) {
 func (s *subscription) call(m Message, c *Client) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.o.Log.Error("message handler panicked", "filter", s.filter, "topic", m.Topic, "panic", p, "stack", string(debug.Stack()))
+			c.o.Log.Error("message handler panicked", "topic", m.Topic, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	s.handler(m)

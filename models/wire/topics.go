@@ -61,6 +61,11 @@ func InferRequest(node, service string) string {
 	return "sedna/" + node + "/infer/" + service + "/request"
 }
 func InferImage(node, service string) string { return "sedna/" + node + "/infer/" + service + "/image" }
+
+// InferImageRequest is where an image goes that wants its result under an id.
+func InferImageRequest(node, service, id string) string {
+	return InferImage(node, service) + "/" + id
+}
 func InferResult(node, service, id string) string {
 	return "sedna/" + node + "/infer/" + service + "/result/" + id
 }
@@ -77,6 +82,42 @@ func ParseInferRequest(node, topic string) (service string, ok bool) {
 	}
 	service, ok = strings.CutSuffix(rest, "/request")
 	return service, ok && service != "" && !strings.Contains(service, "/")
+}
+
+// InferImageFilters subscribe to the images for all services of a node, without
+// and with an id.
+func InferImageFilters(node string) []string {
+	return []string{InferImage(node, "+"), InferImageRequest(node, "+", "+")}
+}
+
+// ParseInferImage undoes InferImage and InferImageRequest; id is empty for the
+// first. It may be no RequestID.
+func ParseInferImage(node, topic string) (service, id string, request, ok bool) {
+	rest, found := strings.CutPrefix(topic, "sedna/"+node+"/infer/")
+	p := strings.Split(rest, "/")
+	if !found || len(p) < 2 || len(p) > 3 || p[0] == "" || p[1] != "image" {
+		return "", "", false, false
+	}
+	if len(p) == 3 {
+		return p[0], p[2], true, true
+	}
+	return p[0], "", false, true
+}
+
+// InferResults stands for the results of a service whatever their id; followed
+// by a slash and an id it is an InferResult.
+func InferResults(node, service string) string {
+	return "sedna/" + node + "/infer/" + service + "/result"
+}
+
+// ParseInferResult gives the service of an InferResult topic.
+func ParseInferResult(node, topic string) (service string, ok bool) {
+	rest, found := strings.CutPrefix(topic, "sedna/"+node+"/infer/")
+	p := strings.Split(rest, "/")
+	if !found || len(p) != 3 || p[0] == "" || p[1] != "result" || p[2] == "" {
+		return "", false
+	}
+	return p[0], true
 }
 
 // Sensor is where the mapper publishes the readings of one property of

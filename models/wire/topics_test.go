@@ -61,6 +61,17 @@ func TestTopicsRoundTrip(t *testing.T) {
 			if service, ok := wire.ParseInferRequest(node, wire.InferRequest(node, ns)); !ok || service != ns {
 				t.Errorf("request of %s at %s: %q %v", ns, node, service, ok)
 			}
+			if service, id, request, ok := wire.ParseInferImage(node, wire.InferImage(node, ns)); !ok || service != ns || id != "" || request {
+				t.Errorf("image of %s at %s: %q %q %v %v", ns, node, service, id, request, ok)
+			}
+			for _, want := range []string{"a-1", ""} {
+				if service, id, request, ok := wire.ParseInferImage(node, wire.InferImageRequest(node, ns, want)); !ok || service != ns || id != want || !request {
+					t.Errorf("image with id of %s at %s: %q %q %v %v", ns, node, service, id, request, ok)
+				}
+			}
+			if service, ok := wire.ParseInferResult(node, wire.InferResult(node, ns, "x")); !ok || service != ns || wire.InferResults(node, ns)+"/x" != wire.InferResult(node, ns, "x") {
+				t.Errorf("result of %s at %s: %q %v", ns, node, service, ok)
+			}
 		}
 	}
 	for _, ns := range []string{"default", "plant-1", "a"} { // DNS labels, both
@@ -92,6 +103,22 @@ func TestHostileTopics(t *testing.T) {
 	} {
 		if service, ok := wire.ParseInferRequest("edge1", topic); ok {
 			t.Errorf("ParseInferRequest takes %.80q: %q", topic, service)
+		}
+	}
+	for _, topic := range []string{
+		"", "sedna/edge1/infer/s", "sedna/edge1/infer//image", "sedna/edge1/infer/s/image/a/b", "sedna/edge1/infer/s/images", "sedna/edge1/infer/s/t/image",
+		"sedna/edge2/infer/s/image", "sedna/edge1/infer/s/request", "sedna/edge1/infer/image", strings.Repeat("/", 60_000) + "/image",
+	} {
+		if service, id, _, ok := wire.ParseInferImage("edge1", topic); ok {
+			t.Errorf("ParseInferImage takes %.80q: %q %q", topic, service, id)
+		}
+	}
+	for _, topic := range []string{
+		"", "sedna/edge1/infer/s/result", "sedna/edge1/infer/s/result/", "sedna/edge1/infer//result/x", "sedna/edge1/infer/s/result/a/b",
+		"sedna/edge2/infer/s/result/x", "sedna/edge1/infer/s/error", "sedna/edge1/infer/s/image/x",
+	} {
+		if service, ok := wire.ParseInferResult("edge1", topic); ok {
+			t.Errorf("ParseInferResult takes %.80q: %q", topic, service)
 		}
 	}
 	for _, topic := range []string{
