@@ -16,6 +16,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/edgetwin/sedna/examples/internal/standalone"
 	"github.com/edgetwin/sedna/lib/bus"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	"github.com/edgetwin/sedna/models/task"
@@ -44,7 +45,7 @@ func BenchmarkManifestToServing(b *testing.B) {
 		}
 		took = append(took, r.answeredAt.Sub(applied))
 		b.StopTimer()
-		if err := r.kube.remove(b.Context(), DigitsManifest); err != nil {
+		if err := r.kube.Remove(b.Context(), DigitsManifest); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
@@ -196,8 +197,8 @@ func BenchmarkIdleMemory(b *testing.B) {
 
 // resident reports the resident memory of each part, in units of 10^6 bytes.
 func (r *run) resident(b *testing.B) {
-	parts := []*process{r.local, r.mapper, r.cloud}
-	most := map[*process]float64{}
+	parts := []*standalone.Process{r.local, r.mapper, r.cloud}
+	most := map[*standalone.Process]float64{}
 	for b.Loop() {
 		if len(most) > 0 {
 			continue // once is enough, however many iterations are asked for
@@ -205,7 +206,7 @@ func (r *run) resident(b *testing.B) {
 		tick := time.NewTicker(100 * time.Millisecond)
 		for range 30 {
 			for _, p := range parts {
-				mb, err := residentMB(p.cmd.Process.Pid)
+				mb, err := residentMB(p.PID)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -216,7 +217,7 @@ func (r *run) resident(b *testing.B) {
 		tick.Stop()
 	}
 	for p, mb := range most {
-		b.ReportMetric(mb, p.name+"-MB")
+		b.ReportMetric(mb, p.Name+"-MB")
 	}
 	b.ReportMetric(0, "ns/op") // would say how long we looked
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgetwin/sedna/examples/internal/digitmodels"
 	"github.com/edgetwin/sedna/lib/dataset/digits"
 	"github.com/edgetwin/sedna/lib/onnx"
 )
@@ -157,7 +158,7 @@ func (r *run) trainAndPush(ctx context.Context) error {
 		if err := os.WriteFile(file, b, 0o600); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, r.self, "model", "push", file, "--name", name, "--labels", "0,1,2,3,4,5,6,7,8,9",
+		cmd := exec.CommandContext(ctx, r.self, "model", "push", file, "--name", name, "--labels", digitmodels.Labels,
 			"--kubeconfig", r.cloudEnds.Kubeconfig, "--cloud", r.cloudEnds.GlobalManager)
 		text, err := cmd.CombinedOutput()
 		if err != nil {
@@ -248,7 +249,7 @@ func (r *run) cascade(ctx context.Context) error {
 
 // loseCloud kills the cloud while the sensor goes on.
 func (r *run) loseCloud(ctx context.Context) error {
-	r.cloud.kill()
+	r.cloud.Kill()
 	r.say("the cloud was killed (SIGKILL)")
 	answers, _, err := r.sensor(ctx, "digits", phaseCloudDown, window, rename(r.samples[:cloudDown], "down"))
 	if err != nil {
@@ -272,8 +273,8 @@ func (r *run) loseCloud(ctx context.Context) error {
 // restartOffline kills LocalController and bus, and starts the LocalController
 // alone: it has nothing but its disk.
 func (r *run) restartOffline(ctx context.Context) error {
-	r.local.kill()
-	r.mapper.kill()
+	r.local.Kill()
+	r.mapper.Kill()
 	r.say("LocalController, mapper and bus were killed; starting the LocalController alone")
 	began := time.Now()
 	answered := make(chan error, 1)
@@ -295,7 +296,7 @@ func (r *run) recover(ctx context.Context) error {
 	if err := errors.Join(r.startCloud(ctx), r.startMapper(ctx)); err != nil {
 		return err
 	}
-	if err := r.kube.nodeHeard(ctx, since); err != nil {
+	if err := r.kube.NodeHeard(ctx, nodeName, since); err != nil {
 		return err
 	}
 	if err := r.kube.AwaitReady(ctx, "digits"); err != nil {

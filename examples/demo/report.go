@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"slices"
 	"text/tabwriter"
+
+	"github.com/edgetwin/sedna/examples/internal/standalone"
 )
 
 // Report is what the demo measured, in the form of --json.
@@ -97,8 +97,7 @@ func quantile(answers []Answer, q float64) float64 {
 	for i, a := range answers {
 		ms[i] = a.LatencyMS
 	}
-	slices.Sort(ms)
-	return ms[min(len(ms)-1, int(math.Ceil(q*float64(len(ms))))-1)]
+	return standalone.Quantile(ms, q)
 }
 
 // write saves the report as JSON.

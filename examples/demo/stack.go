@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/edgetwin/sedna/cloud"
+	"github.com/edgetwin/sedna/examples/internal/standalone"
 	"github.com/edgetwin/sedna/lib/identity"
 )
 
@@ -27,7 +27,7 @@ type stack struct {
 
 	foreignBus bool // another program is the broker at mqtt; else the mapper is
 
-	cloud, mapper, local *process
+	cloud, mapper, local *standalone.Process
 	cloudEnds            cloud.Endpoints
 }
 
@@ -38,26 +38,15 @@ func newStack(dir string) (*stack, error) {
 		return nil, err
 	}
 	s := &stack{self: self, dir: dir}
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
-	for _, addr := range []*string{&s.api, &s.globalManager, &s.mqtt, &s.http} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		held = append(held, l)
-		*addr = l.Addr().String()
+	if err := standalone.FreePorts(&s.api, &s.globalManager, &s.mqtt, &s.http); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
 // stop ends all parts, the edge first, and says what went wrong.
 func (s *stack) stop() error {
-	return errors.Join(s.local.stop(), s.mapper.stop(), s.cloud.stop())
+	return errors.Join(s.local.Stop(), s.mapper.Stop(), s.cloud.Stop())
 }
 
 func (s *stack) cloudDir() string { return filepath.Join(s.dir, "cloud") }
@@ -82,7 +71,7 @@ func (s *stack) startCloud(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.cloud, err = start(ctx, s.dir, "globalmanager", part(s.self, "globalmanager", "--config", file), &s.cloudEnds)
+	s.cloud, err = standalone.Start(ctx, s.dir, "globalmanager", part(s.self, "globalmanager", "--config", file), &s.cloudEnds)
 	return err
 }
 
@@ -110,7 +99,7 @@ func (s *stack) startMapper(ctx context.Context) error {
 		return err
 	}
 	var ends struct{}
-	s.mapper, err = start(ctx, s.dir, "mapper", part(s.self, "mapper", "--config", file), &ends)
+	s.mapper, err = standalone.Start(ctx, s.dir, "mapper", part(s.self, "mapper", "--config", file), &ends)
 	return err
 }
 
@@ -124,7 +113,7 @@ func (s *stack) startLocal(ctx context.Context) error {
 		return err
 	}
 	var ends struct{}
-	s.local, err = start(ctx, s.dir, "localcontroller", part(s.self, "localcontroller", "--config", file), &ends)
+	s.local, err = standalone.Start(ctx, s.dir, "localcontroller", part(s.self, "localcontroller", "--config", file), &ends)
 	return err
 }
 
@@ -133,24 +122,27 @@ func (s *stack) localDir() string { return filepath.Join(s.edgeDir(), "localcont
 // endpointsFile writes where everything is, for --keep.
 func (s *stack) endpointsFile() error {
 	pids := []int{}
-	for _, p := range []*process{s.cloud, s.mapper, s.local} {
-		pids = append(pids, p.cmd.Process.Pid)
+	for _, p := range []*standalone.Process{s.cloud, s.mapper, s.local} {
+		pids = append(pids, p.PID)
 	}
 	b, err := json.MarshalIndent(map[string]any{
 		"api": s.cloudEnds.API, "globalmanager": s.cloudEnds.GlobalManager, "mqtt": s.mqtt,
-		"nodes": []any{map[string]any{"name": nodeName, "http": "http://" + s.http, "grpc": "", "token": "", "pid": s.local.cmd.Process.Pid}},
+		"nodes": []any{map[string]any{"name": nodeName, "http": "http://" + s.http, "grpc": "", "token": "", "pid": s.local.PID}},
 		"pids":  pids,
 	}, "", "  ")
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := os.ReadFile(s.cloudEnds.Kubeconfig)
-	if err != nil {
-		return err
+	for _, name := range []string{"kubeconfig", "admin.yaml"} {
+		text, err := os.ReadFile(filepath.Join(s.cloudDir(), name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(s.dir, name), text, 0o600); err != nil {
+			return err
+		}
 	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(s.dir, "kubeconfig"), kubeconfig, 0o600),
-		os.WriteFile(filepath.Join(s.dir, "endpoints.json"), append(b, '\n'), 0o600))
+	return os.WriteFile(filepath.Join(s.dir, "endpoints.json"), append(b, '\n'), 0o600)
 }
 
 // sensor runs the sensor as a process of its own and gives its answers.
@@ -162,12 +154,12 @@ func (s *stack) sensor(ctx context.Context, service, phase string, window int, s
 	var took struct {
 		Seconds float64 `json:"seconds"`
 	}
-	p, err := start(ctx, s.dir, "sensor", []string{s.self, "sensor", "--mqtt", "tcp://" + s.mqtt, "--node", nodeName,
+	p, err := standalone.Start(ctx, s.dir, "sensor", []string{s.self, "sensor", "--mqtt", "tcp://" + s.mqtt, "--node", nodeName,
 		"--service", service, "--phase", phase, "--window", fmt.Sprint(window), "--input", in, "--output", out}, &took)
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := p.wait(); err != nil { // it is ready when it is done
+	if err := p.Wait(); err != nil { // it is ready when it is done
 		return nil, 0, err
 	}
 	f, err := os.Open(out)
@@ -177,4 +169,14 @@ func (s *stack) sensor(ctx context.Context, service, phase string, window int, s
 	defer f.Close()
 	answers, err := readLines[Answer](f)
 	return answers, time.Duration(took.Seconds * float64(time.Second)), err
+}
+
+// part gives the command line of a part: the binary of its own beside this
+// one, as `make build` leaves it, else the same part inside this binary.
+func part(self, name string, args ...string) []string {
+	own := filepath.Join(filepath.Dir(self), name)
+	if st, err := os.Stat(own); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+		return append([]string{own}, args...)
+	}
+	return append([]string{self, name}, args...)
 }

@@ -35,7 +35,7 @@ type rtsp struct {
 }
 
 func (s *rtsp) args() []string {
-	args := []string{"-nostdin", "-hide_banner", "-loglevel", "error", "-fflags", "nobuffer"}
+	args := []string{"-nostdin", "-hide_banner", "-loglevel", "error", "-fflags", "nobuffer", "-flags", "low_delay"}
 	if s.listen {
 		args = append(args, "-rtsp_flags", "listen")
 	} else {

@@ -1,4 +1,4 @@
-package demo
+package digitmodels
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"github.com/edgetwin/sedna/lib/train"
 )
 
-// TestBuildModels holds the demo to its point: a weak edge model, a good cloud
+// TestBuild holds the models to their point: a weak edge model, a good cloud
 // model, and a cascade that gains more than chance by what it sends.
-func TestBuildModels(t *testing.T) {
+func TestBuild(t *testing.T) {
 	for seed := int64(1); seed <= 3; seed++ {
-		edge, cloud, r, err := BuildModels(seed)
+		edge, cloud, r, err := Build(seed)
 		if err != nil {
 			t.Fatal(err)
 		}
