@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,17 +17,22 @@ import (
 )
 
 // kubeEdgeLosses is everything that KubeEdge was seen to lose, and some by chance.
-var kubeEdgeLosses = []string{"first-report", "offline-report", "desired-offline", "create-offline", "delete-offline", "quick-rebind", "coalesce", "drop-up=0.05", "drop-down=0.1"}
+var kubeEdgeLosses = []string{"first-report", "first-empty", "offline-report", "desired-offline", "create-offline", "delete-offline", "quick-rebind", "coalesce", "drop-up=0.05", "drop-down=0.1"}
 
 // startRobustness brings up a stack whose processes are this test binary.
-func startRobustness(t *testing.T, losses []string, environ ...string) *robustness.Stack {
+func startRobustness(t *testing.T, clocks bool, environ ...string) *robustness.Stack {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sedna-r") // t.TempDir is too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
+	mosquitto, err := exec.LookPath("mosquitto")
+	if err != nil {
+		t.Log("no mosquitto: a bus that is restarted has always lost what it had retained")
+	}
 	s, err := robustness.Start(t.Context(), robustness.Options{
-		Argv: []string{os.Args[0]}, Environ: append(append(os.Environ(), asSedna+"=1"), environ...), Dir: dir, Losses: losses, Log: t.Logf,
+		Argv: []string{os.Args[0]}, Environ: append(append(os.Environ(), asSedna+"=1"), environ...), Dir: dir,
+		Losses: kubeEdgeLosses, Mosquitto: mosquitto, Clocks: clocks, Log: t.Logf,
 	})
 	if err != nil {
 		t.Fatalf("%v (state in %s)", err, dir)
@@ -52,41 +58,53 @@ func histories(t *testing.T) string {
 	return dir
 }
 
+// standardSeeds together do everything that a seed can do.
+var standardSeeds = []int64{4, 9, 16}
+
 // seeds gives the seeds to run: SEED=17 is that one, SEEDS=100 the first
-// hundred, and nothing the first few.
-func seeds(t *testing.T, standard int64) (from, to int64) {
+// hundred, SEEDS=101-200 the next, and nothing the standard ones.
+func seeds(t *testing.T, standard []int64) []int64 {
 	t.Helper()
-	number := func(name string) int64 {
-		n, err := strconv.ParseInt(os.Getenv(name), 10, 64)
-		if err != nil || n < 1 {
-			t.Fatalf("%s=%s: expected a number from 1", name, os.Getenv(name))
-		}
-		return n
+	text, from := os.Getenv("SEED"), ""
+	if text != "" {
+		from = text
+	} else if text = os.Getenv("SEEDS"); text == "" {
+		return standard
+	} else if first, last, ok := strings.Cut(text, "-"); ok {
+		from, text = first, last
+	} else {
+		from = "1"
 	}
-	switch {
-	case os.Getenv("SEED") != "":
-		n := number("SEED")
-		return n, n
-	case os.Getenv("SEEDS") != "":
-		return 1, number("SEEDS")
+	a, err1 := strconv.ParseInt(from, 10, 64)
+	b, err2 := strconv.ParseInt(text, 10, 64)
+	if err1 != nil || err2 != nil || a < 1 || b < a {
+		t.Fatalf("SEED=%s SEEDS=%s: expected a number from 1, SEEDS also a range such as 101-200", os.Getenv("SEED"), os.Getenv("SEEDS"))
 	}
-	return 1, standard
+	var list []int64
+	for n := a; n <= b; n++ {
+		list = append(list, n)
+	}
+	return list
 }
 
 // TestRobustness holds the task protocol to its word while everything that
-// KubeEdge loses is lost, links drop and processes are killed.
+// KubeEdge loses is lost, links drop, processes are killed and disks go bad.
 func TestRobustness(t *testing.T) {
-	from, to := seeds(t, 3)
-	s := startRobustness(t, kubeEdgeLosses)
-	for n := from; n <= to; n++ {
-		file := filepath.Join(histories(t), fmt.Sprintf("seed-%d.jsonl", n))
+	runSeeds(t, startRobustness(t, false), seeds(t, standardSeeds), "go test")
+}
+
+// runSeeds runs seeds one after the other. goTest is how to run this test.
+func runSeeds(t *testing.T, s *robustness.Stack, seeds []int64, goTest string) {
+	t.Helper()
+	for _, n := range seeds {
+		file := filepath.Join(histories(t), fmt.Sprintf("%s-seed-%d.jsonl", t.Name(), n))
 		since := time.Now()
 		v, err := s.Run(t.Context(), n, file)
 		if err != nil {
 			t.Fatalf("seed %d: %v", n, err)
 		}
 		if !v.OK() {
-			t.Errorf("seed %d: %v\nhistory: %s\nreplay:  SEED=%d go test -count=1 -run '^TestRobustness$' .", n, v, file, n)
+			t.Errorf("seed %d: %v\nhistory: %s\nreplay:  SEED=%d %s -count=1 -run '^%s$' .", n, v, file, n, goTest, t.Name())
 			continue
 		}
 		t.Logf("seed %d, %.1f s: %v", n, time.Since(since).Seconds(), v)

@@ -69,7 +69,7 @@ type Edgelink struct {
 	// SharedBroker says that other edges use the same broker: reports of
 	// devices that are not this node's are then left to them unanswered.
 	SharedBroker bool `yaml:"sharedBroker"`
-	// Lose lists what is lost as KubeEdge loses it, for tests: first-report,
+	// Lose lists what is lost as KubeEdge loses it, for tests: first-report, first-empty,
 	// desired-offline, create-offline, delete-offline, drop-up=P, drop-down=P;
 	// offline-report and coalesce are always so.
 	Lose []string `yaml:"lose"`

@@ -55,6 +55,7 @@ type Controller struct {
 	repairs map[types.UID]repair
 	unbound map[types.UID]time.Time // when a Device was first seen without a node
 	acks    map[types.UID]ack
+	asked   map[types.UID]int64 // seq of the last report when the node was asked for another, which then has a higher one
 	told    map[types.UID]int64 // seq of the last report that was passed on to the job's controller
 }
 
@@ -75,7 +76,7 @@ func NewController(tasks *Tasks, nodes *Nodes, obs *Observer, t Timings, changed
 		t.RepairMax = 10 * time.Minute
 	}
 	if t.SilentAfter == 0 {
-		t.SilentAfter = AliveFor
+		t.SilentAfter = min(15*t.RepairAfter, AliveFor)
 	}
 	if t.UnboundFor == 0 {
 		t.UnboundFor = 3 * time.Second
@@ -83,7 +84,7 @@ func NewController(tasks *Tasks, nodes *Nodes, obs *Observer, t Timings, changed
 	return &Controller{
 		client: tasks.Client, tasks: tasks, nodes: nodes, obs: obs, timings: t, now: tasks.Now, log: log,
 		changed: changed, poked: make(chan event.TypedGenericEvent[*devices.Device], 1024),
-		repairs: map[types.UID]repair{}, acks: map[types.UID]ack{}, unbound: map[types.UID]time.Time{}, told: map[types.UID]int64{},
+		repairs: map[types.UID]repair{}, acks: map[types.UID]ack{}, asked: map[types.UID]int64{}, unbound: map[types.UID]time.Time{}, told: map[types.UID]int64{},
 	}
 }
 
@@ -224,7 +225,7 @@ func (c *Controller) tell(ctx context.Context, d *devices.Device, seq int64) err
 // the nonce or by binding the Device anew. Only a node that was heard of lately
 // is worth the writes.
 func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ctrl.Result, error) {
-	if s.Confirmed() {
+	if s.Confirmed() && c.answered(d.UID, s) {
 		c.mu.Lock()
 		delete(c.repairs, d.UID)
 		c.mu.Unlock()
@@ -247,7 +248,9 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 	if s.Report != nil && faults.Off(faults.NonceRepair) {
 		return ctrl.Result{}, nil
 	}
-	r.count++
+	if r.count++; r.count%rebindEvery == 0 {
+		c.nodes.doubt(d.Labels[task.LabelNode])
+	}
 	rebind := (r.count%rebindEvery == 0 || s.Report == nil) && !r.rebound && !faults.Off(faults.Rebinding)
 	r.last, r.rebound = now, rebind
 	r.next = now.Add(min(c.timings.RepairAfter<<min(r.count, 16), c.timings.RepairMax))
@@ -263,6 +266,18 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 		err = c.Ask(ctx, d)
 	}
 	return ctrl.Result{RequeueAfter: r.next.Sub(now)}, err
+}
+
+// answered tells whether the node has reported since it was last asked to. A
+// node that does not may have lost the Device after it had confirmed it.
+func (c *Controller) answered(uid types.UID, s State) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if seq, asked := c.asked[uid]; asked && s.Report.Seq <= seq {
+		return false
+	}
+	delete(c.asked, uid)
+	return true
 }
 
 // isBound tells whether d has a node.
@@ -305,6 +320,13 @@ func (c *Controller) Ask(ctx context.Context, d *devices.Device) error {
 		return err
 	}
 	n.N++
+	// Noted before it is written, which has the Device looked at. If the write
+	// fails the node is asked again for want of an answer.
+	if seq := c.obs.seq(d.UID); seq > 0 {
+		c.mu.Lock()
+		c.asked[d.UID] = seq
+		c.mu.Unlock()
+	}
 	return c.tasks.SetNonce(ctx, d, n)
 }
 
@@ -340,6 +362,7 @@ func (c *Controller) forget(uid types.UID) {
 	defer c.mu.Unlock()
 	delete(c.repairs, uid)
 	delete(c.acks, uid)
+	delete(c.asked, uid)
 	delete(c.unbound, uid)
 	delete(c.told, uid)
 }

@@ -31,8 +31,9 @@ type Nodes struct {
 	Client    client.Client
 	Namespace string // of the node Devices
 
-	mu    sync.Mutex
-	heard map[string]time.Time // by node; when its latest beat came, by our clock
+	mu       sync.Mutex
+	heard    map[string]time.Time // by node; when its latest beat came, by our clock
+	doubtful map[string]bool      // by node; see doubt
 }
 
 // Enrolled records the node and its public key. A node that enrols again with
@@ -144,11 +145,13 @@ const silence = 3 * task.BeatSeconds / 2 * time.Second
 
 // Alive tells whether a beat of the node came lately. The time written in a
 // beat is no help: it is the node's, whose clock may be wrong.
-func (n *Nodes) Alive(node string, now time.Time) bool {
+func (n *Nodes) Alive(node string, now time.Time) bool { return n.heardWithin(node, now, AliveFor) }
+
+func (n *Nodes) heardWithin(node string, now time.Time, d time.Duration) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	at, ok := n.heard[node]
-	return ok && now.Sub(at) < AliveFor
+	return ok && now.Sub(at) < d
 }
 
 // hear notes that a new beat of the node has come, and tells whether it came
@@ -162,6 +165,30 @@ func (n *Nodes) hear(node string, now time.Time) (returned bool) {
 	}
 	n.heard[node] = now
 	return !ok || now.Sub(before) > silence
+}
+
+// doubt notes that the node, which beats, does not take a document: it may take
+// its task for dead.
+func (n *Nodes) doubt(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.doubtful == nil {
+		n.doubtful = map[string]bool{}
+	}
+	n.doubtful[node] = true
+}
+
+func (n *Nodes) doubted(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.doubtful[node]
+}
+
+// believe ends a doubt.
+func (n *Nodes) believe(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.doubtful, node)
 }
 
 // IsNode tells whether d is a node Device.

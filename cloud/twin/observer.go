@@ -99,6 +99,13 @@ func (o *Observer) State(ctx context.Context, d *devices.Device) (State, error) 
 	return s, nil
 }
 
+// seq gives the seq of the last report on a Device, 0 for none.
+func (o *Observer) seq(uid types.UID) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last[uid].report.Seq
+}
+
 // take verifies a report and remembers it if it is news.
 func (o *Observer) take(uid types.UID, key ed25519.PublicKey, props map[string]string, at time.Time, acked int64) {
 	o.mu.Lock()

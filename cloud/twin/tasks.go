@@ -16,8 +16,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/edgetwin/sedna/lib/faults"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	"github.com/edgetwin/sedna/models/task"
+	"github.com/edgetwin/sedna/models/wire"
 )
 
 // AnnotationHash holds the hash of what the document says, without generation
@@ -186,7 +188,7 @@ func (t *Tasks) issue(ctx context.Context, d *devices.Device, doc task.Document)
 	if last != nil {
 		doc.Generation = last.Generation + 1
 	}
-	doc.IssuedAt = t.Now().UTC().Truncate(time.Millisecond)
+	doc.IssuedAt = faults.Clock(t.Now()).UTC().Truncate(time.Millisecond)
 	text, err := doc.Encode()
 	if err != nil {
 		return err
@@ -212,6 +214,38 @@ func (t *Tasks) issue(ctx context.Context, d *devices.Device, doc task.Document)
 func (t *Tasks) SetNonce(ctx context.Context, d *devices.Device, n task.Nonce) error {
 	before := d.DeepCopy()
 	setDesired(d, task.PropNonce, n.String())
+	return t.patch(ctx, d, before)
+}
+
+// SetRoll writes the roll into the configuration of the node Device d, with a
+// generation above the one that the node has. Whatever else the configuration
+// says stays.
+func (t *Tasks) SetRoll(ctx context.Context, d *devices.Device, roll task.Roll, generation int64) error {
+	config := map[string]json.RawMessage{}
+	if text := desired(d, task.PropConfig); text != "" {
+		var last struct{ Generation int64 }
+		if err := errors.Join(json.Unmarshal([]byte(text), &config), json.Unmarshal([]byte(text), &last)); err != nil {
+			return fmt.Errorf("configuration of %s/%s: %w", d.Namespace, d.Name, err)
+		}
+		generation = max(generation, last.Generation)
+	}
+	for name, v := range map[string]any{"generation": generation + 1, "node": d.Labels[task.LabelNode], "roll": roll} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		config[name] = b
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	if len(text) > task.MaxConfig {
+		return wire.E(wire.TooLarge, task.PropConfig, fmt.Sprintf("roll of %d tasks is %d bytes, at most %d fit a twin", len(roll.Tasks), len(text), task.MaxConfig), "")
+	}
+	before := d.DeepCopy()
+	setDesired(d, task.PropConfig, string(text))
+	setDesired(d, task.PropSignature, t.Signer.Sign(text))
 	return t.patch(ctx, d, before)
 }
 

@@ -406,6 +406,96 @@ func TestHashMismatchAsksForAll(t *testing.T) {
 	}, "a raised nonce")
 }
 
+// A node whose edgecore has lost its memory knows a task and not its Device:
+// nothing that it reports arrives until the Device is bound anew.
+func TestDeviceThatIsNotAnsweredForIsBoundAnew(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	seq := int64(0)
+	w.eventually(func() bool {
+		seq++
+		w.beat(seq, "somethingelse")
+		return w.device().Spec.NodeName == ""
+	}, "the Device taken off its node")
+	w.eventually(func() bool { return w.device().Spec.NodeName == "edge1" }, "the Device bound again")
+	w.taskReport(task.Failed, 1, 2, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 2 }, "the report acknowledged")
+}
+
+// roll gives the roll that the node was told, nil for none, if it is signed.
+func (w *world) roll() *task.Roll {
+	var text, signature string
+	for _, p := range w.nodeDevice().Spec.Properties {
+		switch p.Name {
+		case task.PropConfig:
+			text = p.Desired.Value
+		case task.PropSignature:
+			signature = p.Desired.Value
+		}
+	}
+	if text == "" {
+		return nil
+	}
+	if err := task.NewKeys(w.cloud.Public().(ed25519.PublicKey)).Verify([]byte(text), signature); err != nil {
+		w.t.Fatal(err)
+	}
+	var config struct {
+		Generation int64
+		Node       string
+		Roll       *task.Roll
+	}
+	if err := json.Unmarshal([]byte(text), &config); err != nil || config.Generation < 1 || config.Node != "edge1" {
+		w.t.Fatalf("%s: %v", text, err)
+	}
+	return config.Roll
+}
+
+// A node that has a task whose Device is gone cannot be told by a document of
+// that Device: it is told which tasks there are.
+func TestNodeIsToldItsRoll(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	w.taskReport(task.Running, 1, 1, w.node)
+	w.eventually(func() bool { return w.nonce().Acked == 1 }, "the report acknowledged")
+	there := string(w.device().UID)
+	same := task.StateHash([]task.TaskState{{UID: there, Generation: 1, Phase: task.Running}})
+	w.beat(1, same)
+	w.eventually(func() bool {
+		n, err := twin.NonceOf(w.nodeDevice())
+		return err == nil && n.Acked == 1
+	}, "the beat acknowledged")
+	if r := w.roll(); r != nil {
+		t.Errorf("a node that agrees is told %+v", r)
+	}
+	seq := int64(1)
+	more := task.StateHash([]task.TaskState{{UID: there, Generation: 1, Phase: task.Running}, {UID: "gone", Generation: 3, Phase: task.Running}})
+	w.eventually(func() bool {
+		seq++
+		w.beat(seq, more)
+		return w.roll() != nil
+	}, "the roll")
+	if r := w.roll(); !slices.Equal(r.Tasks, []string{there}) || r.StateHash != more {
+		t.Errorf("%+v, the beats say %s", r, more)
+	}
+}
+
+// A node that beats and does not take a document may think the task dead.
+func TestNodeThatTakesNoDocumentIsToldItsRoll(t *testing.T) {
+	w := newWorld(t)
+	w.sync(want("0.5"))
+	seq := int64(0)
+	w.eventually(func() bool {
+		seq++
+		w.beat(seq, task.StateHash(nil))
+		return w.roll() != nil
+	}, "the roll")
+	if r := w.roll(); !slices.Equal(r.Tasks, []string{string(w.device().UID)}) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestNodeThatIsForgottenHoldsNothing(t *testing.T) {
 	w := newWorld(t)
 	w.sync(want("0.5"))

@@ -16,6 +16,7 @@ const (
 	NodeConfig          = "config"            // the last good configuration document
 	NodeConfigSignature = "config_signature"  // of NodeConfig
 	NodeConfigGen       = "config_generation" // of NodeConfig
+	NodeRoll            = "roll"              // uids of the tasks that the last roll listed, with spaces
 )
 
 // NodeText gives one value of the node's state, empty if it was never set.

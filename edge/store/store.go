@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/edgetwin/sedna/lib/faults"
 )
 
 var (
@@ -31,13 +33,13 @@ const FileName = "sedna.db"
 
 // Options bound one store. Zero fields mean the defaults.
 type Options struct {
-	Dir           string        // data directory, made with mode 0700
-	MaxBytes      int64         // largest database file in bytes, default 1 GiB
-	MaxTombstones int           // default 100000, the oldest go first
-	TombstoneAge  time.Duration // older ones go, default 2 years
-	MaxEvents     int           // length of the event log, default 2000
-	Readers       int           // connections for reading, default 4
-	Now           func() time.Time
+	Dir           string           // data directory, made with mode 0700
+	MaxBytes      int64            // largest database file in bytes, default 1 GiB
+	MaxTombstones int              // default 100000, the oldest go first
+	TombstoneAge  time.Duration    // older ones go, default 2 years
+	MaxEvents     int              // length of the event log, default 2000
+	Readers       int              // connections for reading, default 4
+	Now           func() time.Time // default the system's clock
 }
 
 func (o Options) withDefaults() Options {
@@ -57,7 +59,7 @@ func (o Options) withDefaults() Options {
 		o.Readers = 4
 	}
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now = func() time.Time { return faults.Clock(time.Now()) }
 	}
 	return o
 }

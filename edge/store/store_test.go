@@ -162,8 +162,12 @@ func TestTombstoneBounds(t *testing.T) {
 			t.Error(last, err)
 		}
 		open, err := tx.Unsettled(now.Add(1500 * time.Millisecond))
-		if err != nil || len(open) != 2 {
-			t.Error(len(open), err)
+		if err != nil || len(open) != 1 || open[0].UID != "3" {
+			t.Error("the reports of predecessors wait no more", len(open), err)
+		}
+		untold, err := tx.Untold("n", "d")
+		if err != nil || untold == nil || untold.UID != "3" {
+			t.Error(untold, err)
 		}
 		return nil
 	})

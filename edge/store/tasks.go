@@ -170,11 +170,23 @@ func (t *Tx) Unsettled(since time.Time) ([]*Tombstone, error) {
 	return out, rows.Err()
 }
 
+// Untold gives the tombstone of a device whose report nobody has acknowledged,
+// or nil.
+func (t *Tx) Untold(namespace, device string) (*Tombstone, error) {
+	return scanTombstone(t.tx.QueryRowContext(t.ctx, "SELECT "+tombstoneColumns+" FROM tombstones WHERE namespace = ? AND device = ? AND settled = 0", namespace, device))
+}
+
 // Bury writes a tombstone, over one of the same uid, and drops the oldest ones
-// over the limits. The zero BuriedAt means now.
+// over the limits. The zero BuriedAt means now. One that is not settled settles
+// the others of its device, whose reports nobody waits for any more.
 func (t *Tx) Bury(v *Tombstone) error {
 	if v.BuriedAt.IsZero() {
 		v.BuriedAt = fromMicros(micros(t.opts.Now()))
+	}
+	if !v.Settled {
+		if err := t.exec("UPDATE tombstones SET settled = 1 WHERE namespace = ? AND device = ? AND settled = 0", v.Namespace, v.Device); err != nil {
+			return err
+		}
 	}
 	err := t.exec("INSERT OR REPLACE INTO tombstones ("+tombstoneColumns+") VALUES (?,?,?,?,?,?,?,?,?,?)",
 		v.UID, v.Namespace, v.Device, v.Epoch, v.Generation, micros(v.IssuedAt), micros(v.BuriedAt), v.Seq, v.NonceN, v.Settled)

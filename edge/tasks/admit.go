@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/edgetwin/sedna/edge/store"
@@ -29,7 +31,8 @@ const maxSeqJump = 1 << 40
 // Within one uid (epoch, generation) decides. Between uids of one device it is
 // (epoch, issuedAt): a document of a uid that was never seen here is refused
 // when it was issued before the newest known one, as it may be an old one
-// played again; and a uid that was buried stays so.
+// played again, unless the cloud's roll lists it: the cloud's clock may have
+// gone back. A uid that was buried stays so.
 func admit(tx *store.Tx, in *Input) (outcome, error) {
 	tomb, err := tx.Tombstone(in.Document.UID)
 	if err != nil {
@@ -92,8 +95,10 @@ func admitNew(tx *store.Tx, in *Input) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if last != nil && !faults.Off(faults.Tombstones) && compareIssue(in.Document, last.Epoch, last.IssuedAt) < 0 {
-		return outcome{}, staleUID(in, last.UID)
+	if last != nil && !faults.Off(faults.Tombstones) {
+		if err := checkIssue(tx, in, last.UID, last.Epoch, last.IssuedAt); err != nil {
+			return outcome{}, err
+		}
 	}
 	return insert(tx, in)
 }
@@ -101,8 +106,8 @@ func admitNew(tx *store.Tx, in *Input) (outcome, error) {
 // admitSuccessor takes the first document of a uid for a device that has a
 // task of another uid: its Device was deleted and made again.
 func admitSuccessor(tx *store.Tx, row *store.Task, in *Input) (outcome, error) {
-	if compareIssue(in.Document, row.Epoch, row.IssuedAt) < 0 {
-		return outcome{}, staleUID(in, row.UID)
+	if err := checkIssue(tx, in, row.UID, row.Epoch, row.IssuedAt); err != nil {
+		return outcome{}, err
 	}
 	if _, err := Next(stateOf(row), Superseded); err != nil {
 		return outcome{}, err
@@ -137,6 +142,8 @@ func admitKnown(tx *store.Tx, row *store.Task, in *Input) (outcome, error) {
 	switch {
 	case age < 0 && !faults.Off(faults.GenerationCheck):
 		return outcome{}, wire.E(wire.Stale, "generation", fmt.Sprintf("generation %d of epoch %d, this node has %d of %d", d.Generation, d.Epoch, row.Generation, row.Epoch), "")
+	case age == 0 && !bytes.Equal(in.Bytes, row.Document) && in.Keys.Verify(row.Document, row.Signature) != nil:
+		age = 1 // what is stored was damaged on the disk
 	case age == 0 && !bytes.Equal(in.Bytes, row.Document):
 		return outcome{}, wire.E(wire.Conflict, "generation", fmt.Sprintf("another document of generation %d is here", d.Generation), "raise the generation with every change")
 	case age > 0 && d.State == task.Active && row.State == task.Deleted:
@@ -219,7 +226,16 @@ func checkJump(seq int64, n task.Nonce) error {
 	return nil
 }
 
-func staleUID(in *Input, have string) error {
+// checkIssue refuses the first document of a uid that was issued before one of
+// another uid that is known here.
+func checkIssue(tx *store.Tx, in *Input, have string, epoch int64, issued time.Time) error {
+	if compareIssue(in.Document, epoch, issued) >= 0 {
+		return nil
+	}
+	roll, err := tx.NodeText(store.NodeRoll)
+	if err != nil || slices.Contains(strings.Fields(roll), in.Document.UID) {
+		return err
+	}
 	return wire.E(wire.Stale, "issuedAt", fmt.Sprintf("task %s was issued at %s, before task %s that this node knows", in.Document.UID, in.Document.IssuedAt.UTC().Format(time.RFC3339), have), "")
 }
 

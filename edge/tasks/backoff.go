@@ -3,7 +3,13 @@ package tasks
 import (
 	"hash/fnv"
 	"time"
+
+	"github.com/edgetwin/sedna/lib/faults"
 )
+
+// now is the wall clock, which may be wrong and may step: what is compared
+// with it was written by it, and may be hours off.
+func now() time.Time { return faults.Clock(time.Now()).UTC() }
 
 // Backoff is the wait before another try: Base doubled with every failed one,
 // at most Max.

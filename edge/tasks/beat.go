@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/edgetwin/sedna/edge/store"
+	"github.com/edgetwin/sedna/lib/bus"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/models/task"
 	"github.com/edgetwin/sedna/models/wire"
@@ -38,6 +41,15 @@ type BeaconOptions struct {
 	Log       *slog.Logger      // may be nil
 }
 
+const (
+	// absentPhase stands in a beat for the phase of a task that is not on the bus.
+	absentPhase = "Absent"
+	// maxPresent bounds the messages that are remembered: anybody can publish.
+	maxPresent = 100_000
+	// maxTold is of how many beats is remembered of which tasks they told.
+	maxTold = 16
+)
+
 // Beacon speaks for the node as a whole: it sends the signed beat of its
 // Device, and takes the configuration that comes down on it.
 type Beacon struct {
@@ -47,6 +59,10 @@ type Beacon struct {
 	seq  int64         // of the last beat; Run's own
 
 	unseen atomic.Bool // the Device was not seen yet on this connection
+
+	mu      sync.Mutex
+	present map[key]bool // tasks whose desired message the bus has, as far as seen on this connection
+	told    []tale       // the newest last
 }
 
 // NewBeacon makes a beacon; Run sets it to work.
@@ -63,7 +79,7 @@ func NewBeacon(o BeaconOptions) *Beacon {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Beacon{o: o, sign: signer{o.Node, o.Key, o.Bus, 10 * time.Second}, soon: make(chan struct{}, 1)}
+	b := &Beacon{o: o, present: map[key]bool{}, sign: signer{o.Node, o.Key, o.Bus, 10 * time.Second}, soon: make(chan struct{}, 1)}
 	b.unseen.Store(true)
 	return b
 }
@@ -100,7 +116,13 @@ func (b *Beacon) Restore(ctx context.Context) error {
 // node's Device is first seen on a new connection: before that the mapper does
 // not know it, and would refuse the beat.
 func (b *Beacon) Run(ctx context.Context) {
-	b.o.Bus.OnConnect(func() { b.unseen.Store(true) })
+	b.o.Bus.OnConnect(func() {
+		b.unseen.Store(true)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		clear(b.present) // the broker sends again what it has
+	})
+	b.o.Bus.Subscribe(wire.TaskDesiredFilter(b.o.Node), 1, b.see)
 	next := time.NewTimer(b.o.Period)
 	defer next.Stop()
 	for {
@@ -141,8 +163,9 @@ func (b *Beacon) beat(ctx context.Context) error {
 	for _, e := range b.o.Engines {
 		beat.Engines = append(beat.Engines, twinSafe(e))
 	}
+	var states []task.TaskState
 	err := b.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if beat.StateHash, err = stateHash(tx); err != nil {
+		if states, err = b.taskStates(tx); err != nil {
 			return err
 		}
 		beat.ConfigGeneration, err = tx.NodeInt(store.NodeConfigGen)
@@ -165,26 +188,87 @@ func (b *Beacon) beat(ctx context.Context) error {
 	} else if err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
-	beat.Seq = b.seq
+	beat.Seq, beat.StateHash = b.seq, task.StateHash(states)
+	b.tell(beat.StateHash, states)
 	return b.sign.publish(ctx, b.key(), b.o.Node, beat.Properties())
 }
 
 func (b *Beacon) key() key { return key{b.o.Namespace, task.NodeDeviceName(b.o.Node)} }
 
-// stateHash sums up the live tasks as they were last reported. Those that have
-// stopped, or are about to, the cloud leaves out too.
-func stateHash(tx *store.Tx) (string, error) {
-	rows, err := tx.Tasks()
-	if err != nil {
-		return "", err
+// see notes whether the bus has the desired message of a task.
+func (b *Beacon) see(m bus.Message) {
+	ns, device, _, ok := wire.ParseTask(b.o.Node, m.Topic)
+	if !ok || device == task.NodeDeviceName(b.o.Node) {
+		return
 	}
-	var states []task.TaskState
-	for _, r := range rows {
-		if r.State == task.Active {
-			states = append(states, task.TaskState{UID: r.UID, Generation: r.Generation, Phase: r.Phase})
+	k, there := key{ns, device}, len(m.Payload) > 0
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.present[k] == there:
+		return
+	case !there:
+		delete(b.present, k)
+	case len(b.present) < maxPresent:
+		b.present[k] = true
+	}
+	b.Soon()
+}
+
+// tale is of which tasks a beat told.
+type tale struct {
+	hash string
+	uids map[string]bool
+}
+
+// tell notes of which tasks the beat that goes out tells.
+func (b *Beacon) tell(hash string, states []task.TaskState) {
+	t := tale{hash, make(map[string]bool, len(states))}
+	for _, s := range states {
+		t.uids[s.UID] = true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told = slices.DeleteFunc(b.told, func(old tale) bool { return old.hash == hash })
+	b.told = append(b.told, t)
+	b.told = b.told[max(0, len(b.told)-maxTold):]
+}
+
+// toldOf gives the tasks of which a beat with hash told; nil if none did lately.
+func (b *Beacon) toldOf(hash string) map[string]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range b.told {
+		if t.hash == hash {
+			return t.uids
 		}
 	}
-	return task.StateHash(states), nil
+	return nil
+}
+
+// taskStates gives the live tasks as they were last reported. Those that have
+// stopped, or are about to, the cloud leaves out too. One whose message the bus
+// does not have is given in no state that the cloud knows, which has it delivered
+// again: edgecore may have forgotten its Device.
+func (b *Beacon) taskStates(tx *store.Tx) ([]task.TaskState, error) {
+	rows, err := tx.Tasks()
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var states []task.TaskState
+	for _, r := range rows {
+		if r.State != task.Active {
+			continue
+		}
+		s := task.TaskState{UID: r.UID, Generation: r.Generation, Phase: r.Phase}
+		if !b.present[key{r.Namespace, r.Device}] {
+			s.Phase = absentPhase
+		}
+		states = append(states, s)
+	}
+	return states, nil
 }
 
 // Desired takes one desired message of the node's Device; refusals are counted
@@ -222,11 +306,15 @@ func (b *Beacon) take(ctx context.Context, namespace string, payload []byte) err
 		}
 	}
 	asked, applied := false, false
+	var struck []store.Event
 	err = b.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
 		if asked, err = takeNodeNonce(tx, nonce); err != nil || config == nil {
 			return err
 		}
-		applied, err = takeNodeConfig(tx, config, d)
+		if applied, err = takeNodeConfig(tx, config, d); err != nil || !applied || config.Roll == nil {
+			return err
+		}
+		struck, err = b.strike(tx, config.Roll)
 		return err
 	})
 	if err != nil {
@@ -237,10 +325,60 @@ func (b *Beacon) take(ctx context.Context, namespace string, payload []byte) err
 		b.o.Log.Info("node configuration applied", "generation", config.Generation)
 		b.o.Events(store.Event{Kind: "config", Reason: "Applied", Generation: config.Generation})
 	}
+	for _, e := range struck {
+		b.o.Log.Info("task has no Device any more", "task", key{e.Namespace, e.Device}.String(), "uid", e.UID)
+		b.o.Events(e)
+	}
 	if b.unseen.Swap(false) || asked || applied {
 		b.Soon()
 	}
 	return nil
+}
+
+// strike buries the tasks that the roll leaves out although the cloud has heard
+// of them: their Devices were let go without this node's word, or came back
+// when an old document was played to a node that had lost its memory. What was
+// accepted since that beat is left alone. The Manager stops their services.
+func (b *Beacon) strike(tx *store.Tx, roll *task.Roll) (struck []store.Event, err error) {
+	told := b.toldOf(roll.StateHash)
+	if told == nil {
+		return nil, nil // of before this process: the cloud makes another
+	}
+	rows, err := tx.Tasks()
+	if err != nil {
+		return nil, err
+	}
+	alive := make(map[string]bool, len(roll.Tasks))
+	for _, uid := range roll.Tasks {
+		alive[uid] = true
+	}
+	for _, row := range rows {
+		if alive[row.UID] || !told[row.UID] {
+			continue
+		}
+		if _, err := Next(stateOf(row), Struck); err != nil {
+			return nil, err
+		}
+		err := tx.Bury(&store.Tombstone{
+			UID: row.UID, Namespace: row.Namespace, Device: row.Device, Epoch: row.Epoch, Generation: row.Generation,
+			IssuedAt: row.IssuedAt, Seq: row.Seq + 1, NonceN: row.NonceN, // its report Stopped has the bus cleared
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := tx.DeleteTask(row.Namespace, row.Device); err != nil {
+			return nil, err
+		}
+		e := store.Event{
+			Time: now(), Kind: "task", Reason: string(Stopped), Namespace: row.Namespace, Device: row.Device, UID: row.UID, Generation: row.Generation,
+			Message: "the cloud has no Device of it any more",
+		}
+		if err := tx.AddEvent(e); err != nil {
+			return nil, err
+		}
+		struck = append(struck, e)
+	}
+	return struck, tx.SetNodeText(store.NodeRoll, strings.Join(roll.Tasks, " "))
 }
 
 // takeNodeNonce tells whether a beat is due, which it is not when the nonce

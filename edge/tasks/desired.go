@@ -21,6 +21,7 @@ type Input struct {
 	Bytes             []byte               // the exact signed bytes
 	Signature         string
 	Nonce             task.Nonce
+	Keys              task.Keys // that verified Signature
 }
 
 // decodeMessage reads the JSON form that all desired messages share.
@@ -67,7 +68,7 @@ func Decode(node string, keys task.Keys, ns, device string, payload []byte) (*In
 	if err != nil {
 		return nil, err
 	}
-	in := &Input{Namespace: ns, Device: device, Document: doc, Bytes: text, Signature: d.Signature, Nonce: nonce}
+	in := &Input{Namespace: ns, Device: device, Document: doc, Bytes: text, Signature: d.Signature, Nonce: nonce, Keys: keys}
 	if doc.State == task.Active {
 		if in.Spec, err = doc.JointInference(); err != nil {
 			return nil, err

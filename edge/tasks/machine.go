@@ -35,6 +35,7 @@ const (
 	Failing    Event = "Failing"    // an attempt failed
 	Lost       Event = "Lost"       // what had served cannot be brought back from this node's disk
 	Halted     Event = "Halted"     // the service of a deleted task has stopped
+	Struck     Event = "Struck"     // the cloud has no Device of the task any more
 )
 
 type step struct {
@@ -50,12 +51,14 @@ var table = map[step]State{
 	{Pending, Accepted}:   Pending,
 	{Pending, Deleted}:    Stopping,
 	{Pending, Superseded}: Stopped,
+	{Pending, Struck}:     Stopped,
 	{Pending, Begun}:      Preparing,
 	{Pending, Lost}:       Pending,
 
 	{Preparing, Accepted}:   Pending,
 	{Preparing, Deleted}:    Stopping,
 	{Preparing, Superseded}: Stopped,
+	{Preparing, Struck}:     Stopped,
 	{Preparing, Begun}:      Preparing, // the process died meanwhile
 	{Preparing, Served}:     Running,
 	{Preparing, Failing}:    Failed,
@@ -64,16 +67,19 @@ var table = map[step]State{
 	{Running, Accepted}:   Pending,
 	{Running, Deleted}:    Stopping,
 	{Running, Superseded}: Stopped,
+	{Running, Struck}:     Stopped,
 	{Running, Lost}:       Pending,
 
 	{Failed, Accepted}:   Pending,
 	{Failed, Deleted}:    Stopping,
 	{Failed, Superseded}: Stopped,
+	{Failed, Struck}:     Stopped,
 	{Failed, Begun}:      Preparing,
 	{Failed, Lost}:       Failed,
 
 	{Stopping, Deleted}:    Stopping,
 	{Stopping, Superseded}: Stopped,
+	{Stopping, Struck}:     Stopped,
 	{Stopping, Halted}:     Stopped,
 
 	{Stopped, Deleted}: Stopped, // told again until the cloud knows
@@ -93,7 +99,7 @@ func States() []State {
 	return []State{Absent, Pending, Preparing, Running, Failed, Stopping, Stopped}
 }
 func Events() []Event {
-	return []Event{Accepted, Deleted, Superseded, Begun, Served, Failing, Lost, Halted}
+	return []Event{Accepted, Deleted, Superseded, Begun, Served, Failing, Lost, Halted, Struck}
 }
 
 // stateOf is the state of a row; a nil row is absent.

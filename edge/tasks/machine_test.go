@@ -11,15 +11,15 @@ import (
 // is refused.
 func TestTable(t *testing.T) {
 	const no = tasks.State("refused")
-	events := []tasks.Event{tasks.Accepted, tasks.Deleted, tasks.Superseded, tasks.Begun, tasks.Served, tasks.Failing, tasks.Lost, tasks.Halted}
+	events := []tasks.Event{tasks.Accepted, tasks.Deleted, tasks.Superseded, tasks.Begun, tasks.Served, tasks.Failing, tasks.Lost, tasks.Halted, tasks.Struck}
 	want := map[tasks.State][]tasks.State{
-		tasks.Absent:    {tasks.Pending, tasks.Stopping, no, no, no, no, no, no},
-		tasks.Pending:   {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, no, no, tasks.Pending, no},
-		tasks.Preparing: {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, tasks.Running, tasks.Failed, tasks.Preparing, no},
-		tasks.Running:   {tasks.Pending, tasks.Stopping, tasks.Stopped, no, no, no, tasks.Pending, no},
-		tasks.Failed:    {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, no, no, tasks.Failed, no},
-		tasks.Stopping:  {no, tasks.Stopping, tasks.Stopped, no, no, no, no, tasks.Stopped},
-		tasks.Stopped:   {no, tasks.Stopped, no, no, no, no, no, no},
+		tasks.Absent:    {tasks.Pending, tasks.Stopping, no, no, no, no, no, no, no},
+		tasks.Pending:   {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, no, no, tasks.Pending, no, tasks.Stopped},
+		tasks.Preparing: {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, tasks.Running, tasks.Failed, tasks.Preparing, no, tasks.Stopped},
+		tasks.Running:   {tasks.Pending, tasks.Stopping, tasks.Stopped, no, no, no, tasks.Pending, no, tasks.Stopped},
+		tasks.Failed:    {tasks.Pending, tasks.Stopping, tasks.Stopped, tasks.Preparing, no, no, tasks.Failed, no, tasks.Stopped},
+		tasks.Stopping:  {no, tasks.Stopping, tasks.Stopped, no, no, no, no, tasks.Stopped, tasks.Stopped},
+		tasks.Stopped:   {no, tasks.Stopped, no, no, no, no, no, no, no},
 	}
 	if len(want) != len(tasks.States()) || len(events) != len(tasks.Events()) {
 		t.Fatalf("%d states and %d events, the test knows %d and %d", len(tasks.States()), len(tasks.Events()), len(want), len(events))

@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,6 +127,8 @@ type Manager struct {
 	restores chan struct{} // bounds loading of what is here, which waits for no fetch
 	logs     *rate.Limiter // of refusals
 
+	configured int64 // generation of the node's configuration that afterRoll has seen; onDesired's own
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -180,7 +184,7 @@ func (m *Manager) Start(ctx context.Context) error {
 		if rows, err = tx.Tasks(); err != nil {
 			return err
 		}
-		dead, err = tx.Unsettled(time.Now().Add(-m.o.Limits.StoppedFor))
+		dead, err = tx.Unsettled(now().Add(-m.o.Limits.StoppedFor))
 		return err
 	})
 	if err != nil {
@@ -223,6 +227,7 @@ func (m *Manager) onDesired(msg bus.Message) {
 	}
 	if device == task.NodeDeviceName(m.o.Node) {
 		m.o.NodeDesired(ns, msg.Payload)
+		m.afterRoll()
 		return
 	}
 	if len(msg.Payload) == 0 {
@@ -259,8 +264,8 @@ func (m *Manager) cleared(k key) {
 		if row != nil {
 			return wire.E(wire.FailedPrecondition, task.PropTask, "the desired message was cleared; only a signed document ends a task", "")
 		}
-		tomb, err := tx.LastBuried(k.namespace, k.device)
-		if err != nil || tomb == nil || tomb.Settled {
+		tomb, err := tx.Untold(k.namespace, k.device)
+		if err != nil || tomb == nil {
 			return err
 		}
 		tomb.Settled = true
@@ -268,6 +273,40 @@ func (m *Manager) cleared(k key) {
 	})
 	if err != nil {
 		m.refused(k, storeError(err))
+	}
+}
+
+// afterRoll stops the services of tasks that a new configuration of the node has
+// struck off.
+func (m *Manager) afterRoll() {
+	m.mu.Lock()
+	keys := slices.Collect(maps.Keys(m.workers))
+	m.mu.Unlock()
+	var gone []key
+	err := m.o.Store.View(m.ctx, func(tx *store.Tx) error {
+		generation, err := tx.NodeInt(store.NodeConfigGen)
+		if err != nil || generation == m.configured {
+			return err
+		}
+		for _, k := range keys {
+			row, err := tx.Task(k.namespace, k.device)
+			if err != nil {
+				return err
+			}
+			if row == nil {
+				gone = append(gone, k)
+			}
+		}
+		m.configured = generation
+		return nil
+	})
+	if err != nil && m.ctx.Err() == nil {
+		m.o.Log.Error("cannot look for tasks that are struck off", "error", err)
+	}
+	for _, k := range gone {
+		m.kick(k)
+		m.reporter.news(k)
+		m.o.Changed()
 	}
 }
 
@@ -294,6 +333,9 @@ func (m *Manager) accept(ctx context.Context, ns, device string, payload []byte)
 	})
 	if out.work && faults.Off(faults.TransactionalAccept) {
 		err = m.storeLate(ctx, k)
+	}
+	if wire.IsCode(err, wire.Buried) {
+		m.tellBuried(ctx, k, in.Document.UID)
 	}
 	if err != nil {
 		return storeError(err)
@@ -327,13 +369,37 @@ func (m *Manager) known(ctx context.Context, in *Input) (bool, error) {
 		in.Nonce.N == row.NonceN && in.Nonce.Acked == row.Seq && row.Acked == row.Seq, err
 }
 
+// tellBuried has it said again that a task has stopped whose document is on the
+// bus once more: edgecore's memory may have gone back to before its end, and the
+// mapper takes the document off when it hears this.
+func (m *Manager) tellBuried(ctx context.Context, k key, uid string) {
+	told := false
+	err := m.o.Store.Update(ctx, func(tx *store.Tx) error {
+		row, err := tx.Task(k.namespace, k.device)
+		if err != nil || row != nil {
+			return err
+		}
+		tomb, err := tx.Tombstone(uid)
+		if err != nil || tomb == nil || !tomb.Settled {
+			return err
+		}
+		tomb.Settled, told = false, true
+		return tx.Bury(tomb)
+	})
+	if err != nil {
+		m.o.Log.Error("cannot tell that a task has stopped", "task", k.String(), "error", err)
+	} else if told {
+		m.reporter.remind(k)
+	}
+}
+
 func acceptance(in *Input) store.Event {
 	d := in.Document
 	on := Accepted
 	if d.State == task.Deleted {
 		on = Deleted
 	}
-	return store.Event{Time: time.Now().UTC(), Kind: "task", Reason: string(on), Namespace: in.Namespace, Device: in.Device, UID: d.UID, Generation: d.Generation}
+	return store.Event{Time: now(), Kind: "task", Reason: string(on), Namespace: in.Namespace, Device: in.Device, UID: d.UID, Generation: d.Generation}
 }
 
 // storeError gives errors of the store a code; refusals have theirs.

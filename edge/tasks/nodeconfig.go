@@ -14,13 +14,14 @@ import (
 // NodeConfig is the configuration that the cloud gives a node: the desired
 // property config of its Device.
 type NodeConfig struct {
-	Generation int64  `json:"generation"`         // grows with every change, from 1
-	Node       string `json:"node,omitempty"`     // when given, this node's name
-	LogLevel   string `json:"logLevel,omitempty"` // DEBUG, INFO, WARN or ERROR; empty leaves it
+	Generation int64      `json:"generation"`         // grows with every change, from 1
+	Node       string     `json:"node,omitempty"`     // when given, this node's name
+	LogLevel   string     `json:"logLevel,omitempty"` // DEBUG, INFO, WARN or ERROR; empty leaves it
+	Roll       *task.Roll `json:"roll,omitempty"`     // the node's tasks that are alive; nil says nothing
 }
 
 // MaxNodeConfig bounds a configuration document in bytes.
-const MaxNodeConfig = 64 << 10
+const MaxNodeConfig = task.MaxConfig
 
 // ParseNodeConfig reads a configuration document for node. A key that this
 // build does not know is refused, so that nothing is believed to be in force

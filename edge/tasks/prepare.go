@@ -57,7 +57,7 @@ func (m *Manager) change(ctx context.Context, was *store.Task, on Event, edit fu
 			return err
 		}
 		e = store.Event{
-			Time: time.Now().UTC(), Kind: "task", Reason: string(on), Namespace: row.Namespace, Device: row.Device, UID: row.UID, Generation: row.Generation, Message: row.Detail,
+			Time: now(), Kind: "task", Reason: string(on), Namespace: row.Namespace, Device: row.Device, UID: row.UID, Generation: row.Generation, Message: row.Detail,
 		}
 		if on == Begun {
 			return nil // the next event says more

@@ -195,11 +195,11 @@ func (r *reporter) load(ctx context.Context, d due) (uid string, report *task.Re
 			}
 			return nil
 		}
-		tomb, err := tx.LastBuried(d.key.namespace, d.key.device)
-		if err != nil || tomb == nil || tomb.Settled {
+		tomb, err := tx.Untold(d.key.namespace, d.key.device)
+		if err != nil || tomb == nil {
 			return err
 		}
-		if d.once || time.Since(tomb.BuriedAt) < r.o.Limits.StoppedFor {
+		if d.once || now().Sub(tomb.BuriedAt) < r.o.Limits.StoppedFor {
 			uid, report = tomb.UID, &task.Report{Phase: task.Stopped, Generation: tomb.Generation, Seq: tomb.Seq}
 		}
 		return nil

@@ -109,7 +109,7 @@ func (m *Manager) reconcile(ctx context.Context, k key) (wait time.Duration, gon
 			return 0, false
 		}
 		full := m.retry().After(row.Attempts, k.String())
-		if left := min(full, full-time.Since(row.UpdatedAt)); left > 0 {
+		if left := min(full, full-now().Sub(row.UpdatedAt)); left > 0 {
 			return left, false
 		}
 	}
@@ -174,7 +174,7 @@ func (m *Manager) bury(ctx context.Context, k key) error {
 		if err := tx.DeleteTask(k.namespace, k.device); err != nil {
 			return err
 		}
-		e = store.Event{Time: time.Now().UTC(), Kind: "task", Reason: string(Stopped), Namespace: row.Namespace, Device: row.Device, UID: row.UID, Generation: row.Generation}
+		e = store.Event{Time: now(), Kind: "task", Reason: string(Stopped), Namespace: row.Namespace, Device: row.Device, UID: row.UID, Generation: row.Generation}
 		return tx.AddEvent(e)
 	})
 	if err != nil {

@@ -2,10 +2,10 @@ package robustness
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,40 +21,52 @@ import (
 	"github.com/edgetwin/sedna/models/wire"
 )
 
-// observer watches the API and the bus from outside. What it sees of the tasks
-// of the seed at work goes into that seed's history.
+// observer watches the API and the nodes' buses from outside. What it sees of
+// the tasks of the seed at work goes into that seed's history.
 type observer struct {
 	s      *Stack
-	key    ed25519.PublicKey
-	bus    *bus.Client
+	buses  map[*node]*bus.Client
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced with every news
-	heard   bool          // a beat of the node has arrived
-	prefix  string        // of the Device names of the seed at work
+	changed chan struct{}   // closed and replaced with every news
+	heard   map[string]bool // nodes of which a beat has arrived
+	prefix  string          // of the Device names of the seed at work
 	out     *history.Writer
 	devices map[string]history.Record // Desired, by Device name
 	reports map[string]history.Record // Reported in the cloud, by Device name
 	uids    map[string][]string       // all that a Device of the name ever had
-	sent    []bus.Message             // desired messages on the bus, of the seed at work
+	sent    []sent                    // desired messages on the buses, of the seed at work
+	events  map[string]bool           // what nodes told, which can come twice
+}
+
+// sent is a desired message that was seen.
+type sent struct {
+	node *node
+	bus.Message
 }
 
 func observe(s *Stack) (*observer, error) {
-	c, err := bus.New(bus.Options{URL: s.broker.Addr(), ClientID: "observer", CleanSession: true, QueueSize: 1 << 16})
-	if err != nil {
-		return nil, err
-	}
 	o := &observer{
-		s: s, key: s.node.Key().Public().(ed25519.PublicKey), bus: c, changed: make(chan struct{}),
-		devices: map[string]history.Record{}, reports: map[string]history.Record{}, uids: map[string][]string{},
+		s: s, buses: map[*node]*bus.Client{}, changed: make(chan struct{}), heard: map[string]bool{},
+		devices: map[string]history.Record{}, reports: map[string]history.Record{}, uids: map[string][]string{}, events: map[string]bool{},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	o.cancel = cancel
-	// One subscription: what one sender publishes is then seen in its order.
-	c.Subscribe("sedna/"+nodeName+"/#", 1, o.onBus)
-	c.Start(ctx)
+	for _, n := range s.nodes {
+		c, err := bus.New(bus.Options{URL: n.addr, ClientID: "observer", CleanSession: true, QueueSize: 1 << 16, MinBackoff: 5 * time.Millisecond, MaxBackoff: 20 * time.Millisecond})
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		o.buses[n] = c
+		// One subscription: what one sender publishes is then seen in its order.
+		c.Subscribe("sedna/"+n.name+"/#", 1, func(m bus.Message) { o.onBus(n, m) })
+		c.OnConnect(func() { o.sight(n, history.Seeing) })
+		c.OnDisconnect(func() { o.sight(n, history.Blind) })
+		c.Start(ctx)
+	}
 	o.wg.Go(func() { o.follow(ctx, &devices.DeviceList{}) })
 	o.wg.Go(func() { o.follow(ctx, &devices.DeviceStatusList{}) })
 	return o, nil
@@ -62,7 +74,9 @@ func observe(s *Stack) (*observer, error) {
 
 func (o *observer) close() {
 	o.cancel()
-	o.bus.Close()
+	for _, c := range o.buses {
+		c.Close()
+	}
 	o.wg.Wait()
 }
 
@@ -71,6 +85,16 @@ func (o *observer) record(prefix string, out *history.Writer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.prefix, o.out, o.sent = prefix, out, nil
+	clear(o.events)
+}
+
+// sight notes whether a node's bus is seen.
+func (o *observer) sight(n *node, event string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.out != nil {
+		o.out.Write(history.Record{Observer: "bus", Kind: history.KindBus, Event: event, Node: n.name})
+	}
 }
 
 // write records r if it is about the seed at work. The lock is held.
@@ -222,7 +246,7 @@ func (o *observer) know(device, uid string) {
 
 // desiredOf reads what a task Device asks for.
 func desiredOf(d *devices.Device) (history.Record, bool) {
-	r := history.Record{Observer: "api", Kind: history.KindAPI, Event: history.Desired, Namespace: d.Namespace, Device: d.Name, UID: string(d.UID)}
+	r := history.Record{Observer: "api", Kind: history.KindAPI, Event: history.Desired, Node: d.Labels[task.LabelNode], Namespace: d.Namespace, Device: d.Name, UID: string(d.UID)}
 	if d.Labels[task.LabelKind] == "" {
 		return r, false
 	}
@@ -276,11 +300,14 @@ func report(r *history.Record, props map[string]string) bool {
 }
 
 func (o *observer) onStatus(st *devices.DeviceStatus) {
-	if st.Name == task.NodeDeviceName(nodeName) {
+	for _, n := range o.s.nodes {
+		if st.Name != task.NodeDeviceName(n.name) {
+			continue
+		}
 		for _, t := range st.Status.Twins {
 			if t.PropertyName == task.PropSeq && t.Reported.Value != "" {
 				o.mu.Lock()
-				o.heard = true
+				o.heard[n.name] = true
 				o.news()
 				o.mu.Unlock()
 			}
@@ -295,7 +322,8 @@ func (o *observer) onStatus(st *devices.DeviceStatus) {
 	for _, t := range st.Status.Twins {
 		props[t.PropertyName] = t.Reported.Value
 	}
-	if r.UID == "" || !report(&r, props) {
+	// KubeEdge may write a report in steps: until it is whole nobody believes it.
+	if r.UID == "" || !o.signed(r.UID, props) || !report(&r, props) {
 		return
 	}
 	o.mu.Lock()
@@ -308,25 +336,31 @@ func (o *observer) onStatus(st *devices.DeviceStatus) {
 	o.news()
 }
 
-// onBus sees all that passes on the node's topics.
-func (o *observer) onBus(m bus.Message) {
-	if m.Topic == wire.Event(nodeName, "task") {
+// signed tells whether a node has signed the properties for uid.
+func (o *observer) signed(uid string, props map[string]string) bool {
+	return slices.ContainsFunc(o.s.nodes, func(n *node) bool { return task.VerifyProperties(n.publicKey(), uid, props) == nil })
+}
+
+// onBus sees all that passes on a node's topics.
+func (o *observer) onBus(n *node, m bus.Message) {
+	if m.Topic == wire.Event(n.name, "task") {
 		var e struct {
 			Reason, Namespace, Device, UID string
 			Generation                     int64
 		}
-		if json.Unmarshal(m.Payload, &e) == nil {
-			o.mu.Lock()
-			o.write(history.Record{Observer: "bus", Kind: history.KindBus, Event: e.Reason, Node: nodeName, Namespace: e.Namespace, Device: e.Device, UID: e.UID, Generation: e.Generation})
-			o.mu.Unlock()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if json.Unmarshal(m.Payload, &e) == nil && !o.events[string(m.Payload)] {
+			o.events[string(m.Payload)] = true // with its time, so nothing is like it
+			o.write(history.Record{Observer: "bus", Kind: history.KindBus, Event: e.Reason, Node: n.name, Namespace: e.Namespace, Device: e.Device, UID: e.UID, Generation: e.Generation})
 		}
 		return
 	}
-	ns, device, leaf, ok := wire.ParseTask(nodeName, m.Topic)
+	ns, device, leaf, ok := wire.ParseTask(n.name, m.Topic)
 	if !ok || m.Retained {
 		return
 	}
-	r := history.Record{Observer: "bus", Kind: history.KindBus, Event: history.Reported, Node: nodeName, Namespace: ns, Device: device}
+	r := history.Record{Observer: "bus", Kind: history.KindBus, Event: history.Reported, Node: n.name, Namespace: ns, Device: device}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if leaf == "reported" {
@@ -335,7 +369,7 @@ func (o *observer) onBus(m bus.Message) {
 			return
 		}
 		for _, uid := range o.uids[device] {
-			if task.VerifyProperties(o.key, uid, props) == nil {
+			if task.VerifyProperties(n.publicKey(), uid, props) == nil {
 				r.UID = uid
 			}
 		}
@@ -348,7 +382,7 @@ func (o *observer) onBus(m bus.Message) {
 		}
 		o.know(device, r.UID)
 		if strings.HasPrefix(device, o.prefix) {
-			o.sent = append(o.sent, m)
+			o.sent = append(o.sent, sent{n, m})
 		}
 	}
 	o.write(r)
@@ -365,28 +399,28 @@ func desiredMessage(r *history.Record, payload []byte) bool {
 	return document(r, d.Task)
 }
 
-// messages gives the desired messages that were seen on the bus.
-func (o *observer) messages() []bus.Message {
+// messages gives the desired messages that were seen on the buses.
+func (o *observer) messages() []sent {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return append([]bus.Message{}, o.sent...)
+	return append([]sent{}, o.sent...)
 }
 
-// retained asks the broker what it keeps for the seed's Devices.
-func (o *observer) retained(ctx context.Context, prefix string) ([]history.Record, error) {
-	c, err := bus.New(bus.Options{URL: o.s.broker.Addr(), ClientID: "observer-retained", CleanSession: true})
+// retained asks a node's broker what it keeps for the seed's Devices.
+func (o *observer) retained(ctx context.Context, n *node, prefix string) ([]history.Record, error) {
+	c, err := bus.New(bus.Options{URL: n.addr, ClientID: "observer-retained", CleanSession: true})
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	var mu sync.Mutex
 	var out []history.Record
-	c.Subscribe(wire.TaskDesiredFilter(nodeName), 1, func(m bus.Message) {
-		ns, device, _, ok := wire.ParseTask(nodeName, m.Topic)
+	c.Subscribe(wire.TaskDesiredFilter(n.name), 1, func(m bus.Message) {
+		ns, device, _, ok := wire.ParseTask(n.name, m.Topic)
 		if !ok || !m.Retained || !strings.HasPrefix(device, prefix) {
 			return
 		}
-		r := history.Record{Observer: "bus", Kind: history.KindEnd, Event: history.Retained, Node: nodeName, Namespace: ns, Device: device}
+		r := history.Record{Observer: "bus", Kind: history.KindEnd, Event: history.Retained, Node: n.name, Namespace: ns, Device: device}
 		if desiredMessage(&r, m.Payload) {
 			mu.Lock()
 			out = append(out, r)
@@ -414,9 +448,9 @@ func (o *observer) retained(ctx context.Context, prefix string) ([]history.Recor
 	return out, nil
 }
 
-// tasks asks the LocalController what it has of the seed's Devices.
-func (o *observer) tasks(ctx context.Context, prefix string) ([]history.Record, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.s.edgeURL+"/v1/tasks", nil)
+// tasks asks a node's LocalController what it has of the seed's Devices.
+func (o *observer) tasks(ctx context.Context, n *node, prefix string) ([]history.Record, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.edgeURL+"/v1/tasks", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -439,7 +473,7 @@ func (o *observer) tasks(ctx context.Context, prefix string) ([]history.Record, 
 		if !strings.HasPrefix(t.Device, prefix) {
 			continue
 		}
-		r := history.Record{Observer: "http", Kind: history.KindEnd, Event: history.Task, Node: nodeName, Namespace: t.Namespace, Device: t.Device,
+		r := history.Record{Observer: "http", Kind: history.KindEnd, Event: history.Task, Node: n.name, Namespace: t.Namespace, Device: t.Device,
 			UID: t.UID, Generation: t.Generation, Phase: t.Phase, Seq: t.Seq, Acked: t.Acked}
 		if i := strings.LastIndexByte(t.Model, ':'); i >= 0 {
 			r.Model = t.Model[i+1:]

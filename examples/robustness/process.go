@@ -2,8 +2,8 @@ package robustness
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,14 +17,14 @@ const readyWithin = 60 * time.Second
 
 // process is one part that runs on its own.
 type process struct {
-	cmd   *exec.Cmd
-	ready map[string]any // its ready line
-	done  chan struct{}  // closed when it has ended
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
 }
 
-// start runs a part and waits for its line "ready {…}". Its standard error
-// goes to <name>.log in dir.
-func start(dir, name string, argv, environ []string) (*process, error) {
+// start runs a part and waits until it is ready: by its line "ready {…}" or, if
+// addr is given, when it takes connections there. Its standard error goes to
+// <name>.log in dir.
+func start(dir, name string, argv, environ []string, addr string) (*process, error) {
 	logFile := filepath.Join(dir, name+".log")
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -43,19 +43,22 @@ func start(dir, name string, argv, environ []string) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	ready := make(chan error, 1)
+	ready := make(chan struct{}, 1)
 	go func() {
 		defer close(p.done)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			if text, ok := strings.CutPrefix(lines.Text(), "ready "); ok {
-				ready <- json.Unmarshal([]byte(text), &p.ready)
+			if strings.HasPrefix(lines.Text(), "ready ") {
+				ready <- struct{}{}
 			}
 		}
 		_ = p.cmd.Wait()
 	}()
+	if addr != "" {
+		go dialled(addr, p.done, ready)
+	}
 	select {
-	case err = <-ready:
+	case <-ready:
 	case <-p.done:
 		err = fmt.Errorf("it ended: %v", p.cmd.ProcessState)
 	case <-time.After(readyWithin):
@@ -66,6 +69,22 @@ func start(dir, name string, argv, environ []string) (*process, error) {
 		return nil, fmt.Errorf("%s is not ready: %w, see %s", name, err, logFile)
 	}
 	return p, nil
+}
+
+// dialled tells when somebody listens at addr, until done.
+func dialled(addr string, done <-chan struct{}, ready chan<- struct{}) {
+	for {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			_ = c.Close()
+			ready <- struct{}{}
+			return
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // kill ends the process and its children as a power cut would.

@@ -2,6 +2,7 @@ package robustness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -22,23 +23,41 @@ import (
 const (
 	steps  = 24 // changes and mishaps
 	jobs   = 3  // that it works on
-	settle = 45 * time.Second
+	settle = 60 * time.Second
 
 	// callWithin bounds a call to the API, which may be down for a while.
 	callWithin = 30 * time.Second
+
+	// atOnce is how long a job that is made again at once waits for its
+	// predecessor.
+	atOnce = 3 * time.Second
 )
 
-// seed is one run: jobs are made, changed and deleted while links drop and
-// processes are killed, all by one source of chance.
+// seed is one run: jobs are made, changed and deleted while all kinds of things
+// go wrong, by one source of chance.
 type seed struct {
 	s       *Stack
 	number  int64
 	random  *rand.Rand
 	out     *history.Writer
-	prefix  string            // of its Devices' names
-	wanted  map[string]string // the model that a job is to run, by the job's name; deleted ones are missing
-	down    bool              // its link
-	clouded bool              // the GlobalManager was killed once, which takes long
+	prefix  string          // of its Devices' names
+	wanted  map[string]want // by the job's name; deleted ones are missing
+	down    map[*node]bool  // whose link is cut
+	clouded bool            // the GlobalManager was killed once, which takes long
+}
+
+// want is what a job is to be.
+type want struct {
+	model string
+	nodes []*node
+}
+
+func (w want) String() string {
+	names := w.model + " on"
+	for _, n := range w.nodes {
+		names += " " + n.name
+	}
+	return names
 }
 
 // Run runs one seed, writes its history to file and judges it. An error means
@@ -51,7 +70,7 @@ func (s *Stack) Run(ctx context.Context, number int64, file string) (history.Ver
 	defer f.Close()
 	r := &seed{
 		s: s, number: number, random: rand.New(rand.NewPCG(uint64(number), 0)), out: history.NewWriter(f),
-		prefix: fmt.Sprintf("sedna-ji-s%d-", number), wanted: map[string]string{},
+		prefix: fmt.Sprintf("sedna-ji-s%d-", number), wanted: map[string]want{}, down: map[*node]bool{},
 	}
 	s.watch.record(r.prefix, r.out)
 	err = r.run(ctx)
@@ -72,16 +91,26 @@ func (s *Stack) Run(ctx context.Context, number int64, file string) (history.Ver
 	return v, err
 }
 
+// deviceName is the name of a job's Device for a node.
+func deviceName(job string, n *node) string {
+	return task.DeviceName(task.KindJointInference, "default", job, task.RoleEdge, n.name)
+}
+
 func (r *seed) note(rec history.Record) {
 	rec.Observer = "generator"
 	r.out.Write(rec)
 }
 
 func (r *seed) run(ctx context.Context) error {
-	r.note(history.Record{Kind: history.KindRun, Event: history.Begin, Losses: strings.Join(r.s.losses, ","), Detail: fmt.Sprintf("seed %d", r.number)})
-	for range steps {
+	r.note(history.Record{Kind: history.KindRun, Event: history.Begin, Losses: strings.Join(r.s.Losses, ","), Detail: fmt.Sprintf("seed %d", r.number)})
+	for i := range steps {
 		if err := r.step(ctx); err != nil {
 			return err
+		}
+		if r.s.Clocks && i%8 == 4 { // it is the cloud's clock that documents carry
+			if err := r.crash(part{kind: globalManager}, ""); err != nil {
+				return err
+			}
 		}
 		r.pause(350)
 	}
@@ -98,21 +127,30 @@ func (r *seed) pause(ms int) { time.Sleep(time.Duration(r.random.IntN(ms)) * tim
 // step does one thing by chance.
 func (r *seed) step(ctx context.Context) error {
 	job := fmt.Sprintf("s%d-%c", r.number, 'a'+rune(r.random.IntN(jobs)))
-	switch n := r.random.IntN(100); {
-	case n < 42:
-		return r.apply(ctx, job, models[r.random.IntN(len(models))], r.random.IntN(100))
-	case n < 54:
+	n := r.s.nodes[r.random.IntN(len(r.s.nodes))]
+	switch dice := r.random.IntN(100); {
+	case dice < 36:
+		return r.apply(ctx, job, r.anything(), r.random.IntN(100))
+	case dice < 42:
 		return r.remove(ctx, job)
-	case n < 72:
-		r.link(ctx, r.down)
-	case n < 80:
-		r.crash(ctx, localController)
-	case n < 86:
-		r.crash(ctx, mapper)
-	case n < 88 && !r.clouded:
+	case dice < 47:
+		return r.again(ctx, job, r.anything(), r.random.IntN(100))
+	case dice < 51:
+		return r.removeDevice(ctx, job, n)
+	case dice < 55:
+		return r.force(ctx, job, n, r.random.IntN(2) == 0)
+	case dice < 69:
+		r.link(ctx, n, r.down[n])
+	case dice < 77:
+		return r.crash(part{localController, n}, r.mishap())
+	case dice < 83:
+		return r.crash(part{mapper, n}, r.mishap())
+	case dice < 87:
+		return r.restartBus(r.random.IntN(2) == 0)
+	case dice < 90 && !r.clouded:
 		r.clouded = true
-		r.crash(ctx, globalManager)
-	case n < 97:
+		return r.crash(part{kind: globalManager}, "")
+	case dice < 97:
 		r.replay(ctx)
 	default:
 		r.clear(ctx, job)
@@ -120,17 +158,27 @@ func (r *seed) step(ctx context.Context) error {
 	return nil
 }
 
+// anything gives a model and some nodes.
+func (r *seed) anything() want {
+	w := want{model: models[r.random.IntN(len(models))]}
+	if i := r.random.IntN(len(r.s.nodes) + 1); i < len(r.s.nodes) {
+		w.nodes = r.s.nodes[i : i+1]
+	} else {
+		w.nodes = r.s.nodes
+	}
+	return w
+}
+
 // apply makes or changes a job. One that is still being deleted is left alone.
-func (r *seed) apply(ctx context.Context, job, model string, threshold int) error {
+func (r *seed) apply(ctx context.Context, job string, w want, threshold int) error {
 	if _, ok := r.wanted[job]; !ok {
-		gone := false
-		if err := r.call(ctx, func(ctx context.Context) error {
-			err := r.s.kube.Get(ctx, client.ObjectKey{Namespace: "default", Name: job}, &sedna.JointInferenceService{})
-			gone = absent(err)
-			return unlessAbsent(err)
-		}); err != nil || !gone {
+		if gone, err := r.gone(ctx, job); err != nil || !gone {
 			return err
 		}
+	}
+	where := "nodeName: " + w.nodes[0].name
+	if len(w.nodes) > 1 {
+		where = fmt.Sprintf("nodeSelector: {%s: all}", siteLabel)
 	}
 	manifest := fmt.Sprintf(`
 apiVersion: sedna.io/v1alpha1
@@ -138,14 +186,24 @@ kind: JointInferenceService
 metadata: {name: %s, namespace: default}
 spec:
   edgeWorker:
-    nodeName: %s
+    %s
     model: {name: %s}
     hardExampleMining: {name: CrossEntropy, parameters: [{key: threshold_cross_entropy, value: "0.%02d"}]}
   cloudWorker: {model: {name: big}, endpoint: "http://127.0.0.1:1"}
-`, job, nodeName, model, threshold)
-	r.wanted[job] = model
-	r.note(history.Record{Kind: history.KindRun, Event: "apply", Namespace: "default", Detail: fmt.Sprintf("%s with %s, %d", job, model, threshold)})
+`, job, where, w.model, threshold)
+	r.wanted[job] = w
+	r.note(history.Record{Kind: history.KindRun, Event: "apply", Namespace: "default", Detail: fmt.Sprintf("%s with %v, %d", job, w, threshold)})
 	return r.call(ctx, func(ctx context.Context) error { return r.s.kube.ApplyManifest(ctx, []byte(manifest)) })
+}
+
+// gone tells whether there is no job of the name.
+func (r *seed) gone(ctx context.Context, job string) (gone bool, err error) {
+	err = r.call(ctx, func(ctx context.Context) error {
+		err := r.s.kube.Get(ctx, client.ObjectKey{Namespace: "default", Name: job}, &sedna.JointInferenceService{})
+		gone = absent(err)
+		return unlessAbsent(err)
+	})
+	return gone, err
 }
 
 func (r *seed) remove(ctx context.Context, job string) error {
@@ -154,6 +212,20 @@ func (r *seed) remove(ctx context.Context, job string) error {
 	return r.call(ctx, func(ctx context.Context) error {
 		return unlessAbsent(r.s.kube.Delete(ctx, &sedna.JointInferenceService{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: job}}))
 	})
+}
+
+// again deletes a job and makes it anew as soon as it is gone; one that does not
+// go for now stays deleted.
+func (r *seed) again(ctx context.Context, job string, w want, threshold int) error {
+	if err := r.remove(ctx, job); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(atOnce); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if gone, err := r.gone(ctx, job); err != nil || gone {
+			return errors.Join(err, r.apply(ctx, job, w, threshold))
+		}
+	}
+	return nil
 }
 
 // absent tells whether err says that the job is not there. An API that is just
@@ -182,73 +254,6 @@ func (r *seed) call(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
-// link cuts or heals the link; with the mapper dead nobody hears it.
-func (r *seed) link(ctx context.Context, up bool) {
-	if r.s.setLink(ctx, up) != nil {
-		return
-	}
-	r.down = !up
-	event := history.Down
-	if up {
-		event = history.Up
-	}
-	r.note(history.Record{Kind: history.KindLink, Event: event, Node: nodeName})
-}
-
-// crash kills a part, which comes back a little later.
-func (r *seed) crash(_ context.Context, part string) {
-	if !r.s.kill(part) {
-		return
-	}
-	r.note(history.Record{Kind: history.KindProcess, Event: history.Killed, Part: part})
-	if part == mapper {
-		r.down = false // it forgets that its link was cut
-	}
-	after := time.Duration(r.random.IntN(500)) * time.Millisecond
-	r.s.wg.Go(func() {
-		time.Sleep(after)
-		if err := r.s.start(part); err != nil {
-			r.s.log("%v", err)
-			return
-		}
-		r.note(history.Record{Kind: history.KindProcess, Event: history.Started, Part: part})
-	})
-}
-
-// replay publishes an earlier desired message again, as anybody on the bus can.
-func (r *seed) replay(ctx context.Context) {
-	if list := r.s.watch.messages(); len(list) > 0 {
-		m := list[r.random.IntN(len(list))]
-		r.note(history.Record{Kind: history.KindRun, Event: "replay", Detail: m.Topic})
-		_ = r.s.watch.bus.Publish(ctx, m.Topic, 1, r.random.IntN(2) == 0, m.Payload)
-	}
-}
-
-// clear removes a job's retained message, as anybody on the bus can.
-func (r *seed) clear(ctx context.Context, job string) {
-	for _, m := range r.s.watch.messages() {
-		if strings.Contains(m.Topic, "/sedna-ji-"+job+"-") {
-			r.note(history.Record{Kind: history.KindRun, Event: "clear", Detail: m.Topic})
-			_ = r.s.watch.bus.Publish(ctx, m.Topic, 1, true, nil)
-			return
-		}
-	}
-}
-
-// heal brings everything up.
-func (r *seed) heal(ctx context.Context) error {
-	r.s.wg.Wait()
-	for _, part := range []string{globalManager, mapper, localController} {
-		r.s.mu.Lock()
-		there := r.s.parts[part] != nil
-		r.s.mu.Unlock()
-		if !there {
-			return fmt.Errorf("%s did not come back", part)
-		}
-	}
-	return r.s.setLink(ctx, true)
-}
-
 // end waits until things have settled and writes down how they are then.
 func (r *seed) end(ctx context.Context) error {
 	detail := ""
@@ -265,11 +270,17 @@ func (r *seed) end(ctx context.Context) error {
 		r.s.watch.mu.Lock()
 		there = r.devices()
 		r.s.watch.mu.Unlock()
-		if tasks, err = r.s.watch.tasks(ctx, r.prefix); err == nil {
-			kept, err = r.s.watch.retained(ctx, r.prefix)
-		}
-		if err != nil {
-			return err
+		tasks, kept = nil, nil
+		for _, n := range r.s.nodes {
+			has, err := r.s.watch.tasks(ctx, n, r.prefix)
+			if err != nil {
+				return err
+			}
+			keeps, err := r.s.watch.retained(ctx, n, r.prefix)
+			if err != nil {
+				return err
+			}
+			tasks, kept = append(tasks, has...), append(kept, keeps...)
 		}
 		missing := r.nodeSettled(there, tasks, kept)
 		if missing == "" || detail != "" {
@@ -319,16 +330,19 @@ func (r *seed) devices() []history.Record {
 // cloudSettled tells whether the cloud has what was wanted, and has
 // acknowledged it. The observer's lock is held.
 func (r *seed) cloudSettled() bool {
-	there := r.devices()
-	for job := range r.wanted {
-		name := task.DeviceName(task.KindJointInference, "default", job, task.RoleEdge, nodeName)
-		if !slices.ContainsFunc(there, func(d history.Record) bool {
-			return d.Device == name && d.State == task.Active && d.Generation == d.DesiredGeneration && d.Phase == task.Running && d.Acked == d.Seq
-		}) {
-			return false
+	there, n := r.devices(), 0
+	for job, w := range r.wanted {
+		for _, node := range w.nodes {
+			n++
+			name := deviceName(job, node)
+			if !slices.ContainsFunc(there, func(d history.Record) bool {
+				return d.Device == name && d.State == task.Active && d.Generation == d.DesiredGeneration && d.Phase == task.Running && d.Acked == d.Seq
+			}) {
+				return false
+			}
 		}
 	}
-	return len(there) == len(r.wanted)
+	return len(there) == n
 }
 
 // nodeSettled tells what is still missing at the node; nothing when it is empty.
@@ -340,7 +354,7 @@ func (r *seed) nodeSettled(there, tasks, kept []history.Record) string {
 	n := 0
 	for _, t := range tasks {
 		d := live[t.UID]
-		if t.Seq != t.Acked || t.Seq != d.Seq {
+		if t.Seq != t.Acked || t.Seq != d.Seq || t.Generation != d.Generation || t.Phase != d.Phase {
 			return "the node's task " + t.Device + " is not as the cloud knows it"
 		}
 	}
@@ -348,7 +362,6 @@ func (r *seed) nodeSettled(there, tasks, kept []history.Record) string {
 		switch d, ok := live[m.UID]; {
 		case ok && m.DesiredGeneration == d.DesiredGeneration:
 			n++
-		case !ok && m.State == task.Deleted && slices.Contains(r.s.losses, "delete-offline"):
 		default:
 			return "the bus keeps a document of " + m.Device + " that is not the latest"
 		}

@@ -1,17 +1,11 @@
-//go:build faults
+//go:build !faults
 
 package faults
 
-import (
-	"os"
-	"slices"
-	"strings"
-)
+import "time"
 
-// Env is the variable that lists the remedies to go without, with commas.
-const Env = "SEDNA_FAULTS_OFF"
+// Off is false: only builds with the tag faults can go without a remedy.
+func Off(string) bool { return false }
 
-var off = strings.Split(os.Getenv(Env), ",")
-
-// Off tells whether to go without a remedy.
-func Off(remedy string) bool { return slices.Contains(off, remedy) }
+// Clock gives t: only builds with the tag faults can have a wrong clock.
+func Clock(t time.Time) time.Time { return t }

@@ -12,12 +12,13 @@ import (
 
 // Rules that a history can break.
 const (
-	RuleGrowth    = "generations only grow"             // also: seqs only grow, and one seq says one thing
-	RuleConfirmed = "the last generation is confirmed"  // or, for a deletion, the Device is gone
-	RuleAcks      = "no acknowledged report is lost"    // what is acknowledged was reported; the cloud's last word is the node's
-	RuleOnce      = "a deployment step runs once"       // per uid and generation, unless the node has Lost what it had deployed; restoring after a restart is no step
-	RuleTruth     = "what runs is what was asked for"   // Running at a generation means that generation's model
-	RuleGone      = "nothing of a deleted task remains" // or comes back
+	RuleGrowth    = "generations only grow"              // also: seqs only grow, and one seq says one thing
+	RuleConfirmed = "the last generation is confirmed"   // or, for a deletion, the Device is gone
+	RuleAcks      = "no acknowledged report is lost"     // what is acknowledged was reported; the cloud's last word is the node's
+	RuleOnce      = "a deployment step runs once"        // per uid and generation, unless the node has Lost what it had deployed; restoring after a restart is no step
+	RuleTruth     = "what runs is what was asked for"    // Running at a generation means that generation's model
+	RuleGone      = "nothing of a deleted task remains"  // or comes back, unless the node lost its memory: then not for long
+	RuleWord      = "a Device goes with its node's word" // unless somebody forces it
 )
 
 // Violation is one rule broken.
@@ -34,8 +35,8 @@ func (v Violation) String() string {
 
 // Verdict is what Check finds.
 type Verdict struct {
-	Records, Tasks, Reports, Kills, Cuts int
-	Violations                           []Violation
+	Records, Tasks, Reports, Kills, Cuts, Wipes int
+	Violations                                  []Violation
 }
 
 // OK tells whether no rule was broken.
@@ -43,7 +44,7 @@ func (v Verdict) OK() bool { return len(v.Violations) == 0 }
 
 func (v Verdict) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d records, %d tasks, %d reports, %d kills, %d cuts of links: ", v.Records, v.Tasks, v.Reports, v.Kills, v.Cuts)
+	fmt.Fprintf(&b, "%d records, %d tasks, %d reports, %d kills, %d cuts of links, %d losses of memory: ", v.Records, v.Tasks, v.Reports, v.Kills, v.Cuts, v.Wipes)
 	if v.OK() {
 		b.WriteString("no violations")
 	}
@@ -61,7 +62,7 @@ const maxLine = 1 << 20
 
 // Check judges a history. An error means that it could not be read.
 func Check(r io.Reader) (Verdict, error) {
-	j := &judge{tasks: map[string]*life{}}
+	j := &judge{tasks: map[string]*life{}, blind: map[string]bool{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
@@ -93,27 +94,36 @@ type judge struct {
 	Verdict
 	line                 int
 	begun, healed, ended bool
-	unsettled            string // why things did not settle
-	losses               []string
+	unsettled            string           // why things did not settle
 	tasks                map[string]*life // by uid
 	order                []string         // uids in order of appearance
+	blind                map[string]bool  // by node: its bus is not seen
 }
 
 // life is what was seen of one task, that is of one uid.
 type life struct {
-	uid      string
-	asked    map[int64]string // model asked for, by generation
-	running  map[int64]seen   // model that served, by generation, when the node first said Running
-	desired  int64            // highest generation that was asked for
-	deleted  bool             // the last document that was seen is a deletion
-	gone     bool
+	uid     string
+	node    string
+	name    string           // of its Device
+	asked   map[int64]string // model asked for, by generation
+	running map[int64]seen   // model that served, by generation, when the node first said Running
+	desired int64            // highest generation that was asked for
+	deleted bool             // the last document that was seen is a deletion
+	gone    bool
+	forced  bool
+	ever    map[int64]bool // seqs that were seen on the bus
+	acks    map[int64]int  // acknowledged seqs, with the line
+	blind   bool           // nothing was seen of it on the bus since the bus was not seen
+	unseen  []span         // seqs that may have passed while the bus was not seen
+
+	// Since the node last lost its memory.
+	known    bool             // the node has shown that it knows the task
 	reports  map[int64]Record // by seq
 	last     Record           // report on the bus
 	accepted int64
 	served   map[int64]bool // since the last Lost
 	stopped  bool           // as the node's events say
 	buried   bool           // as its reports say; the two come by ways that are not in step
-	acks     map[int64]int  // acknowledged seqs, with the line
 
 	device, task *Record // at the end
 	retained     []Record
@@ -124,14 +134,55 @@ type seen struct {
 	line  int
 }
 
-func (j *judge) life(uid string) *life {
-	l := j.tasks[uid]
+// span is the seqs above one and below another, 0 for no bound.
+type span struct{ above, below int64 }
+
+func (j *judge) life(r *Record) *life {
+	l := j.tasks[r.UID]
 	if l == nil {
-		l = &life{uid: uid, asked: map[int64]string{}, running: map[int64]seen{}, reports: map[int64]Record{}, served: map[int64]bool{}, acks: map[int64]int{}}
-		j.tasks[uid] = l
-		j.order = append(j.order, uid)
+		l = &life{uid: r.UID, asked: map[int64]string{}, running: map[int64]seen{}, ever: map[int64]bool{}, acks: map[int64]int{}}
+		l.forget()
+		j.tasks[r.UID] = l
+		j.order = append(j.order, r.UID)
+	}
+	if l.name == "" {
+		l.name = r.Namespace + "/" + r.Device
+	}
+	if l.node == "" && r.Node != "" {
+		l.node = r.Node
+		if j.blind[l.node] {
+			l.lookAway()
+		}
 	}
 	return l
+}
+
+// forget is what a loss of the node's memory makes of what it has shown.
+func (l *life) forget() {
+	l.known, l.stopped, l.buried, l.accepted, l.last = false, false, false, 0, Record{}
+	l.reports, l.served = map[int64]Record{}, map[int64]bool{}
+}
+
+// lookAway notes that the node's bus is not seen from here on.
+func (l *life) lookAway() {
+	clear(l.served) // a Lost may be missed
+	if !l.blind {
+		l.blind = true
+		l.unseen = append(l.unseen, span{above: l.last.Seq})
+	}
+}
+
+// look notes a report that is seen.
+func (l *life) look(seq int64) {
+	if l.blind {
+		l.blind = false
+		l.unseen[len(l.unseen)-1].below = seq
+	}
+}
+
+// mayHavePassed tells whether the report may have passed unseen.
+func (l *life) mayHavePassed(seq int64) bool {
+	return slices.ContainsFunc(l.unseen, func(s span) bool { return seq > s.above && (s.below == 0 || seq < s.below) })
 }
 
 func (j *judge) blame(rule, uid, format string, args ...any) {
@@ -143,16 +194,43 @@ func (j *judge) take(r *Record) {
 	case KindRun:
 		j.run(r)
 	case KindProcess:
-		if r.Event == Killed {
+		switch r.Event {
+		case Killed:
 			j.Kills++
+		case Wiped:
+			j.Wipes++
+			j.each(r.Node, (*life).forget)
 		}
 	case KindLink:
 		if r.Event == Down {
 			j.Cuts++
 		}
 	case KindAPI, KindBus, KindEnd:
-		if r.UID != "" {
-			j.task(r, j.life(r.UID))
+		switch {
+		case r.Event == Blind || r.Event == Seeing:
+			j.blind[r.Node] = r.Event == Blind
+			j.each(r.Node, (*life).lookAway)
+		case r.UID != "":
+			j.task(r, j.life(r))
+		}
+	}
+}
+
+// supersede notes that a node has taken l: what it had under the Device's name
+// before, of another uid, has ended by that.
+func (j *judge) supersede(l *life) {
+	for _, other := range j.tasks {
+		if other != l && other.node == l.node && other.name == l.name && other.known {
+			other.stopped = true
+		}
+	}
+}
+
+// each calls f for the tasks of a node.
+func (j *judge) each(node string, f func(*life)) {
+	for _, l := range j.tasks {
+		if l.node == node {
+			f(l)
 		}
 	}
 }
@@ -160,7 +238,7 @@ func (j *judge) take(r *Record) {
 func (j *judge) run(r *Record) {
 	switch r.Event {
 	case Begin:
-		j.begun, j.losses = true, strings.Split(r.Losses, ",")
+		j.begun = true
 	case Healed:
 		j.healed = true
 	case End:
@@ -184,14 +262,17 @@ func (j *judge) task(r *Record, l *life) {
 		}
 	case Gone:
 		l.gone = true
+	case Forced:
+		l.forced = true
 	case Accepted, Deleted:
 		if r.Generation <= l.accepted {
 			j.blame(RuleGrowth, l.uid, "generation %d accepted after %d", r.Generation, l.accepted)
 		}
-		l.accepted = max(l.accepted, r.Generation)
+		l.accepted, l.known = max(l.accepted, r.Generation), true
 		if r.Event == Accepted && l.stopped {
 			j.blame(RuleGone, l.uid, "generation %d accepted after the task had stopped", r.Generation)
 		}
+		j.supersede(l)
 	case Served:
 		if l.served[r.Generation] {
 			j.blame(RuleOnce, l.uid, "generation %d was deployed twice", r.Generation)
@@ -236,7 +317,8 @@ func (j *judge) reported(r *Record, l *life) {
 	if before, ok := l.reports[r.Seq]; ok && (before.Generation != r.Generation || before.Phase != r.Phase || before.Model != r.Model) {
 		j.blame(RuleGrowth, l.uid, "report %d said %d %s %s, now it says %d %s %s", r.Seq, before.Generation, before.Phase, before.Model, r.Generation, r.Phase, r.Model)
 	}
-	l.reports[r.Seq] = *r
+	l.reports[r.Seq], l.ever[r.Seq], l.known = *r, true, true
+	l.look(r.Seq)
 	if r.Seq < l.last.Seq {
 		j.blame(RuleGrowth, l.uid, "report %d after %d", r.Seq, l.last.Seq)
 	}
@@ -258,7 +340,7 @@ func (j *judge) finish() {
 	for _, uid := range j.order {
 		l := j.tasks[uid]
 		for seq, line := range l.acks {
-			if _, ok := l.reports[seq]; !ok {
+			if !l.ever[seq] && !l.mayHavePassed(seq) {
 				j.line = line
 				j.blame(RuleAcks, uid, "report %d was acknowledged and was never on the bus", seq)
 			}
@@ -308,9 +390,7 @@ func (j *judge) living(l *life, d *Record) {
 	}
 }
 
-// dead judges a task that is to be gone. KubeEdge itself keeps a Device at the
-// edge that was deleted while its link was down: then the document that says
-// so may stay on the bus, which no node obeys in any other way.
+// dead judges a task that is to be gone.
 func (j *judge) dead(l *life) {
 	if l.device != nil {
 		j.blame(RuleConfirmed, l.uid, "it is to be gone, and its Device is there")
@@ -319,11 +399,13 @@ func (j *judge) dead(l *life) {
 		j.blame(RuleGone, l.uid, "the node still has it, %s", l.task.Phase)
 	}
 	for _, m := range l.retained {
-		if m.State != "Deleted" || !slices.Contains(j.losses, "delete-offline") {
-			j.blame(RuleGone, l.uid, "the bus keeps its %s document", m.State)
-		}
+		j.blame(RuleGone, l.uid, "the bus keeps its %s document", m.State)
 	}
-	if len(l.reports) > 0 && !l.stopped && !l.buried {
-		j.blame(RuleGone, l.uid, "the node never said that it stopped")
+	if l.known && !l.stopped && !l.buried && !l.blind {
+		rule := RuleWord
+		if l.forced {
+			rule = RuleGone
+		}
+		j.blame(rule, l.uid, "the node never said that it stopped")
 	}
 }

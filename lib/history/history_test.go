@@ -14,11 +14,15 @@ func asked(gen int64, state, model string, acked int64) Record {
 	return Record{Kind: KindAPI, Event: Desired, UID: "u", DesiredGeneration: gen, State: state, Model: model, Acked: acked}
 }
 func said(gen int64, phase, model string, seq int64) Record {
-	return Record{Kind: KindBus, Event: Reported, UID: "u", Generation: gen, Phase: phase, Model: model, Seq: seq}
+	return Record{Kind: KindBus, Event: Reported, Node: "n", UID: "u", Generation: gen, Phase: phase, Model: model, Seq: seq}
 }
 func event(what string, gen int64) Record {
-	return Record{Kind: KindBus, Event: what, UID: "u", Generation: gen}
+	return Record{Kind: KindBus, Event: what, Node: "n", UID: "u", Generation: gen}
 }
+func wiped(node string) Record     { return Record{Kind: KindProcess, Event: Wiped, Node: node} }
+func bus(what, node string) Record { return Record{Kind: KindBus, Event: what, Node: node} }
+func forced() Record               { return Record{Kind: KindAPI, Event: Forced, UID: "u"} }
+func gone() Record                 { return Record{Kind: KindAPI, Event: Gone, UID: "u"} }
 func known(gen int64, phase string, seq int64) Record {
 	return Record{Kind: KindEnd, Event: Device, UID: "u", DesiredGeneration: 2, State: "Active", Model: "B", Generation: gen, Phase: phase, Seq: seq, Acked: seq}
 }
@@ -51,6 +55,20 @@ func dying() []Record {
 	}
 }
 
+// of is a record of another uid.
+func of(uid string, r Record) Record {
+	r.UID = uid
+	return r
+}
+
+// successor is a good history of a Device that is forced to go and made again.
+func successor() []Record {
+	return []Record{
+		run(Begin), asked(1, "Active", "A", 0), event(Accepted, 1), event(Served, 1), said(1, "Running", "A", 3), forced(), gone(),
+		of("v", asked(1, "Active", "A", 0)), of("v", event(Accepted, 1)), of("v", event(Stopped, 1)), of("v", said(1, "Stopped", "", 2)), run(Healed), run(End),
+	}
+}
+
 func check(t *testing.T, records []Record) (Verdict, error) {
 	t.Helper()
 	var b bytes.Buffer
@@ -70,9 +88,21 @@ func TestGoodHistories(t *testing.T) {
 		"deployed again after a loss": edit(living(), func(r []Record) []Record {
 			return insert(r, event(Served, 1), event(Lost, 1), event(Served, 1))
 		}),
-		"KubeEdge keeps a deleted Device": edit(dying(), func(r []Record) []Record {
-			r[0].Losses = "first-report,delete-offline"
-			return insert(r, run(End), retained(2, "Deleted"))
+		"a report passes while the bus is not seen": edit(living(), func(r []Record) []Record {
+			return replace(insert(r, said(1, "Preparing", "", 2), bus(Blind, "n")), said(1, "Running", "A", 3), bus(Seeing, "n"))
+		}),
+		"the end passes while the bus is not seen": edit(dying(), func(r []Record) []Record {
+			return replace(replace(insert(r, event(Deleted, 2), bus(Blind, "n")), said(2, "Stopped", "", 4)), event(Stopped, 2))
+		}),
+		"a node that lost its memory begins again": edit(living(), func(r []Record) []Record {
+			return insert(r, said(1, "Running", "A", 3), wiped("n"), event(Accepted, 1), said(1, "Pending", "", 2), event(Served, 1))
+		}),
+		"it takes a deleted task again, and stops it": edit(dying(), func(r []Record) []Record {
+			return insert(r, gone(), wiped("n"), event(Accepted, 1), said(1, "Running", "A", 5), event(Stopped, 1), said(1, "Stopped", "", 6))
+		}),
+		"a successor takes the Device's name": successor(),
+		"a task is forgotten with the rest, and forced": edit(dying(), func(r []Record) []Record {
+			return replace(replace(replace(r, asked(2, "Deleted", "", 3), forced(), wiped("n")), event(Deleted, 2)), event(Stopped, 2))
 		}),
 	} {
 		if v, err := check(t, records); err != nil || !v.OK() {
@@ -137,13 +167,19 @@ func TestEachRuleCanFail(t *testing.T) {
 
 		"another model than asked for runs": {RuleTruth, replace(living(), said(2, "Running", "B", 6), said(2, "Running", "A", 6))},
 
-		"the node keeps a deleted task":        {RuleGone, insert(dying(), run(End), has(1, "Running", 3, 3))},
-		"the bus keeps a deleted task":         {RuleGone, insert(dying(), run(End), retained(1, "Active"))},
-		"the bus keeps the deletion":           {RuleGone, insert(dying(), run(End), retained(2, "Deleted"))},
-		"a deleted task is reported again":     {RuleGone, insert(dying(), said(2, "Stopped", "", 4), said(2, "Running", "A", 5))},
-		"a deleted task is accepted again":     {RuleGone, insert(dying(), event(Stopped, 2), event(Accepted, 3))},
-		"a deleted task is deployed again":     {RuleGone, insert(dying(), event(Stopped, 2), event(Served, 3))},
-		"a deleted task never said it stopped": {RuleGone, replace(replace(dying(), said(2, "Stopped", "", 4)), event(Stopped, 2))},
+		"the node keeps a deleted task":                       {RuleGone, insert(dying(), run(End), has(1, "Running", 3, 3))},
+		"the bus keeps a deleted task":                        {RuleGone, insert(dying(), run(End), retained(1, "Active"))},
+		"another node's loss of memory is no excuse":          {RuleGrowth, insert(living(), said(2, "Running", "B", 6), wiped("m"), said(1, "Running", "A", 7))},
+		"nor is another bus that is not seen":                 {RuleAcks, replace(insert(living(), said(1, "Preparing", "", 2), bus(Blind, "m")), said(1, "Running", "A", 3))},
+		"a report below those that passed unseen":             {RuleAcks, insert(living(), said(1, "Preparing", "", 2), bus(Blind, "n"), bus(Seeing, "n"), asked(1, "Active", "A", 1), asked(1, "Active", "A", 5))},
+		"a deleted task comes to stay after a loss of memory": {RuleGone, insert(insert(dying(), gone(), wiped("n"), event(Accepted, 1)), run(End), has(1, "Running", 5, 5))},
+		"a predecessor is accepted again":                     {RuleGone, insert(successor(), of("v", event(Accepted, 1)), event(Accepted, 2))},
+		"a forced task lives on":                              {RuleGone, replace(replace(replace(dying(), asked(2, "Deleted", "", 3), forced()), event(Stopped, 2)), said(2, "Stopped", "", 4))},
+		"a Device goes before the node has stopped":           {RuleWord, replace(replace(dying(), said(2, "Stopped", "", 4)), event(Stopped, 2))},
+		"the bus keeps the deletion":                          {RuleGone, insert(dying(), run(End), retained(2, "Deleted"))},
+		"a deleted task is reported again":                    {RuleGone, insert(dying(), said(2, "Stopped", "", 4), said(2, "Running", "A", 5))},
+		"a deleted task is accepted again":                    {RuleGone, insert(dying(), event(Stopped, 2), event(Accepted, 3))},
+		"a deleted task is deployed again":                    {RuleGone, insert(dying(), event(Stopped, 2), event(Served, 3))},
 	} {
 		v, err := check(t, c.records)
 		if err != nil || !slices.ContainsFunc(v.Violations, func(v Violation) bool { return v.Rule == c.rule }) {

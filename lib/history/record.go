@@ -16,10 +16,10 @@ import (
 // Kinds of records, by where the observer stands.
 const (
 	KindRun     = "run"     // the run itself: Begin, Healed, End
-	KindProcess = "process" // Started, Killed
+	KindProcess = "process" // Started, Killed, Wiped
 	KindLink    = "link"    // Up, Down
-	KindAPI     = "api"     // a watch on the Kubernetes API: Desired, Reported, Gone
-	KindBus     = "bus"     // a subscriber on the edge's MQTT bus: Desired, Cleared, Reported and the node's events
+	KindAPI     = "api"     // a watch on the Kubernetes API: Desired, Reported, Gone; what is done to it: Forced
+	KindBus     = "bus"     // a subscriber on a node's MQTT bus: Desired, Cleared, Reported, the node's events, Blind, Seeing
 	KindEnd     = "end"     // the state after all has settled: Device, Retained, Task
 )
 
@@ -31,6 +31,7 @@ const (
 
 	Started = "started"
 	Killed  = "killed"
+	Wiped   = "wiped" // Node's LocalController may have lost all or some of its memory while it was down
 	Up      = "up"
 	Down    = "down"
 
@@ -38,6 +39,10 @@ const (
 	Reported = "reported" // UID, Generation, Phase, Seq, Model
 	Cleared  = "cleared"  // the retained message is gone
 	Gone     = "gone"     // the Device is gone
+	Forced   = "forced"   // somebody lets the Device UID go without its node's word
+
+	Blind  = "blind"  // the subscriber on Node's bus has lost the broker, and may miss what passes
+	Seeing = "seeing" // it is back
 
 	// What the node tells on its event topic: UID, Generation.
 	Accepted = "Accepted" // an Active document was stored

@@ -15,6 +15,7 @@ import (
 // The losses.
 const (
 	FirstReport    = "first-report"    // of each property of a Device the first report leaves an entry with empty values
+	FirstEmpty     = "first-empty"     // of a Device that was registered anew the first report goes up without the properties that are empty
 	OfflineReport  = "offline-report"  // what is reported while the link is down is lost; always so
 	DesiredOffline = "desired-offline" // a Device changed while the link was down stays old at the mapper, until its next change or a restart
 	CreateOffline  = "create-offline"  // a Device made while the link was down is never registered, and its reports are refused until it is bound anew
@@ -27,14 +28,14 @@ const (
 
 // Names lists all losses.
 func Names() []string {
-	return []string{FirstReport, OfflineReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind, Coalesce, DropUp + "=P", DropDown + "=P"}
+	return []string{FirstReport, FirstEmpty, OfflineReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind, Coalesce, DropUp + "=P", DropDown + "=P"}
 }
 
 // Set is the losses that are switched on. The zero value has none but those
 // that are always there.
 type Set struct {
-	FirstReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind bool
-	DropUp, DropDown                                                       float64 // probabilities
+	FirstReport, FirstEmpty, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind bool
+	DropUp, DropDown                                                                   float64 // probabilities
 }
 
 // Parse reads names such as first-report and drop-up=0.2. field is the setting
@@ -46,6 +47,8 @@ func Parse(field string, names []string) (Set, error) {
 		switch name {
 		case FirstReport:
 			s.FirstReport = true
+		case FirstEmpty:
+			s.FirstEmpty = true
 		case DesiredOffline:
 			s.DesiredOffline = true
 		case CreateOffline:

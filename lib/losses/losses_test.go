@@ -8,8 +8,8 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	s, err := Parse("lose", []string{"first-report", "offline-report", "desired-offline", "create-offline", "delete-offline", "quick-rebind", "coalesce", "drop-up=0.25", "drop-down=1"})
-	want := Set{FirstReport: true, DesiredOffline: true, CreateOffline: true, DeleteOffline: true, QuickRebind: true, DropUp: 0.25, DropDown: 1}
+	s, err := Parse("lose", []string{"first-report", "first-empty", "offline-report", "desired-offline", "create-offline", "delete-offline", "quick-rebind", "coalesce", "drop-up=0.25", "drop-down=1"})
+	want := Set{FirstReport: true, FirstEmpty: true, DesiredOffline: true, CreateOffline: true, DeleteOffline: true, QuickRebind: true, DropUp: 0.25, DropDown: 1}
 	if err != nil || s != want {
 		t.Errorf("%+v, %v", s, err)
 	}

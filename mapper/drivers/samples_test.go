@@ -152,8 +152,10 @@ func TestSampleDevices(t *testing.T) {
 			out := &pb.Device{Name: d.Name, Namespace: d.Namespace, Spec: &pb.DeviceSpec{DeviceModelReference: d.Spec.DeviceModelRef.Name,
 				Protocol: &pb.ProtocolConfig{ProtocolName: d.Spec.Protocol.ProtocolName, ConfigData: customized(t, d.Spec.Protocol.ConfigData)}}}
 			for _, p := range d.Spec.Properties {
-				q := &pb.DeviceProperty{Name: p.Name, CollectCycle: p.CollectCycle, ReportCycle: p.ReportCycle, ReportToCloud: p.ReportToCloud,
-					Visitors: &pb.VisitorConfig{ProtocolName: p.Visitors.ProtocolName, ConfigData: customized(t, p.Visitors.ConfigData)}}
+				q := &pb.DeviceProperty{Name: p.Name, CollectCycle: p.CollectCycle, ReportCycle: p.ReportCycle, ReportToCloud: p.ReportToCloud}
+				if p.Visitors != nil {
+					q.Visitors = &pb.VisitorConfig{ProtocolName: p.Visitors.ProtocolName, ConfigData: customized(t, p.Visitors.ConfigData)}
+				}
 				if p.Desired != nil {
 					q.Desired = &pb.TwinProperty{Value: p.Desired.Value}
 				}

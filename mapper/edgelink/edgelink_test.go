@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -460,4 +461,34 @@ func TestStoreThatCannotBeReadIsPutAside(t *testing.T) {
 	r := startMapper(t, dir)
 	expect(t, r, "sync 0 0")
 	readFile(t, filepath.Join(dir, "edge.db.bad"))
+}
+
+// TestStoreDamagedInTheMiddleIsPutAside: it can be opened, and would fail at
+// the next write.
+func TestStoreDamagedInTheMiddleIsPutAside(t *testing.T) {
+	dir := t.TempDir()
+	c := startCloud(t)
+	e := startEdge(t, dir, c.URL, c.tls(), nil)
+	link := wait(t, c.links, "link")
+	r := startMapper(t, dir)
+	expect(t, r, "sync 0 0")
+	send(t, link, modelFrame(), device("a", "1", "x"))
+	expect(t, r, "model m", "upsert a x")
+	e.stop()
+	f, err := os.OpenFile(filepath.Join(dir, "edge.db"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte(strings.Repeat("rubbish ", 512)), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	startEdge(t, dir, c.URL, c.tls(), nil)
+	link = wait(t, c.links, "link")
+	expect(t, r, "sync 0 0")
+	readFile(t, filepath.Join(dir, "edge.db.bad"))
+	send(t, link, modelFrame(), device("a", "1", "x"))
+	expect(t, r, "model m", "upsert a x")
 }

@@ -38,6 +38,12 @@ func (l *loser) chance(p float64) bool {
 // loseRemoval tells whether a removal is overheard.
 func (l *loser) loseRemoval() bool { return l.syncing && l.DeleteOffline }
 
+// loseEmpty tells whether a property is left out of what goes up: it is
+// reported for the first time since the device was registered, and is empty.
+func (l *loser) loseEmpty(c twinChange) bool {
+	return l.FirstEmpty && c.Last == nil && value(c.Current.Actual) == ""
+}
+
 // loseDevice tells whether nobody hears of r for now; it is stored then. A
 // device that was never registered stays a stranger when it is heard of.
 func (e *Edge) loseDevice(k key, r *record) (lost bool, err error) {

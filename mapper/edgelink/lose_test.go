@@ -237,3 +237,24 @@ func TestBindingAnewIsNotCoalesced(t *testing.T) {
 		expect(t, l.mapper, "remove a", "upsert a x")
 	}
 }
+
+// TestFirstEmptyIsLost: the first report after a registration goes up without
+// what is empty in it, its repetition is whole.
+func TestFirstEmptyIsLost(t *testing.T) {
+	l := startLossy(t, losses.Set{FirstEmpty: true})
+	send(t, l.link, device("b", "2", "x"), device("a", "1", "x")) // b keeps the model in use
+	expect(t, l.mapper, "model m", "upsert b x", "upsert a x")
+	for _, whole := range []bool{false, true} {
+		l.report(t, "")
+		if !whole {
+			silent(t, l.frames, "an empty property went up with the first report")
+		} else if _, there := wait(t, l.frames, "frame").Twins["phase"]; !there {
+			t.Error("an empty property is missing in the repetition")
+		}
+	}
+	// Bound anew everything is new again.
+	send(t, l.link, wire.Frame{Type: wire.FrameRemove, Namespace: "default", Name: "a"}, device("a", "1", "x"))
+	expect(t, l.mapper, "remove a", "upsert a x")
+	l.report(t, "")
+	silent(t, l.frames, "an empty property went up with the first report")
+}

@@ -97,6 +97,14 @@ func loadStore(path string) (_ *store, err error) {
 		}
 	}()
 	db.SetMaxOpenConns(1)
+	// Damage is to show now, and not when a frame cannot be stored.
+	var sound string
+	if err := db.QueryRow(`PRAGMA quick_check(1)`).Scan(&sound); err != nil {
+		return nil, err
+	}
+	if sound != "ok" {
+		return nil, errors.New(sound)
+	}
 	if _, err := db.Exec(schema); err != nil {
 		return nil, err
 	}

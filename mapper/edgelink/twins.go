@@ -84,7 +84,7 @@ func (t *twins) update(ctx context.Context, k key, u twinUpdate) {
 		if e := value(c.Current.Expected); c.Current.Expected != nil && e != value(c.Current.Actual) {
 			delta.Twin[name], delta.Delta[name] = c.Current, e
 		}
-		if a := u.Twin[name].Actual; a != nil && a.Value != nil && r.declared[name] {
+		if a := u.Twin[name].Actual; a != nil && a.Value != nil && r.declared[name] && !t.e.lose.loseEmpty(c) {
 			up[name] = wire.TwinPair{Reported: *a.Value, ObservedDesired: value(c.Current.Expected)}
 		}
 	}

@@ -123,12 +123,15 @@ func (b *Bridge) Upsert(d *pb.Device) error {
 	old := b.devices[k]
 	if old == nil {
 		dev.announce = true
-	} else if dev.announce = old.announce; old.uid == dev.uid {
-		dev.report = old.report
+	} else {
+		dev.inherit(old)
 	}
 	b.devices[k] = dev
 	if dev.acknowledge() {
 		b.m.acked.Inc()
+	}
+	if dev.cleared {
+		payload = nil
 	}
 	if r := b.topics[k]; r == nil || !slices.Equal(r.payload, payload) {
 		b.topics[k] = r.successor(payload)

@@ -39,6 +39,7 @@ type Limits struct {
 	Properties   int           // in one report; 64
 	ResendAfter  time.Duration // from a report to its first repetition, doubled each time; 2 s
 	ResendAtMost time.Duration // between two repetitions; 60 s
+	ClearAfter   time.Duration // from a task's report Stopped to the end of its retained message, when nobody removes its device; 5 s
 	Settle       time.Duration // from a foreign change of a retained message to its restoration; 250 ms
 	Publish      time.Duration // for the broker to acknowledge one message; 10 s
 }
@@ -67,7 +68,7 @@ func (c *Config) normalize() error {
 	for _, d := range []struct {
 		to       *time.Duration
 		standard time.Duration
-	}{{&l.ResendAfter, 2 * time.Second}, {&l.ResendAtMost, time.Minute}, {&l.Settle, 250 * time.Millisecond}, {&l.Publish, 10 * time.Second}} {
+	}{{&l.ResendAfter, 2 * time.Second}, {&l.ResendAtMost, time.Minute}, {&l.ClearAfter, 5 * time.Second}, {&l.Settle, 250 * time.Millisecond}, {&l.Publish, 10 * time.Second}} {
 		if *d.to <= 0 {
 			*d.to = d.standard
 		}

@@ -92,6 +92,7 @@ func (b *Bridge) nextTopic(now time.Time) (_ *publication, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	connected := b.c.Bus.Connected()
+	wait = b.clearEnded(now)
 	for k, r := range b.topics {
 		stray := b.devices[k] == nil && len(r.payload) == 0
 		if stray && r.done && !r.disturbed() {
@@ -111,6 +112,24 @@ func (b *Bridge) nextTopic(now time.Time) (_ *publication, wait time.Duration) {
 		}
 	}
 	return nil, wait
+}
+
+// clearEnded takes the documents of tasks that have ended off the bus, and gives
+// the time until the next one is due (0: none). The lock is held.
+func (b *Bridge) clearEnded(now time.Time) (wait time.Duration) {
+	for k, d := range b.devices {
+		if d.clearAt.IsZero() {
+			continue
+		}
+		left := d.clearAt.Sub(now)
+		if left <= 0 {
+			d.clearAt, d.cleared = time.Time{}, true
+			b.topics[k] = b.topics[k].successor(nil)
+		} else if wait == 0 || left < wait {
+			wait = left
+		}
+	}
+	return wait
 }
 
 // settled notes that p is with the broker, unless it is outdated or the

@@ -3,10 +3,12 @@ package task
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"time"
 
+	"github.com/edgetwin/sedna/lib/faults"
 	pb "github.com/edgetwin/sedna/models/dmi"
 	"github.com/edgetwin/sedna/models/task"
 )
@@ -20,9 +22,13 @@ func (k key) String() string { return k.ns + "/" + k.name }
 type device struct {
 	declared map[string]bool // its properties
 	uid      string          // of the task document; empty when there is none
+	deleted  bool            // the task document says so
+	asks     string          // document and n of the nonce: what the node has to answer
 	nonce    task.Nonce
-	report   *report // the latest that is not acknowledged
-	announce bool    // its state has to be told
+	clearAt  time.Time // when the retained message ends, because the task has; zero: not
+	cleared  bool      // it has ended, until something else is asked for
+	report   *report   // the latest that is not acknowledged
+	announce bool      // its state has to be told
 }
 
 // report is one report on its way up.
@@ -99,12 +105,11 @@ func parseDevice(d *pb.Device) (*device, task.Desired, error) {
 	if dev.nonce, err = task.ParseNonce(desired.Nonce); err != nil {
 		return nil, desired, err
 	}
-	var document struct {
-		UID string `json:"uid"`
-	}
+	dev.asks = fmt.Sprintf("%d %s", dev.nonce.N, desired.Task)
+	var document struct{ UID, State string }
 	// What is wrong with a document is for the LocalController to say.
 	if json.Unmarshal([]byte(desired.Task), &document) == nil {
-		dev.uid = document.UID
+		dev.uid, dev.deleted = document.UID, document.State == task.Deleted
 	}
 	return dev, desired, nil
 }
@@ -118,6 +123,27 @@ func encode(d task.Desired) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// inherit takes over what is known from d's predecessor.
+func (d *device) inherit(old *device) {
+	d.announce = old.announce
+	if old.uid != d.uid {
+		return
+	}
+	d.report = old.report
+	if old.asks == d.asks {
+		d.clearAt, d.cleared = old.clearAt, old.cleared
+	}
+}
+
+// ended notes that the node has said Stopped: it never runs a task of this uid
+// again, so that its document is of no use on the bus. If the cloud has not
+// heard it, it asks anew.
+func (d *device) ended(at time.Time) {
+	if !d.cleared && d.clearAt.IsZero() && !faults.Off(faults.Clearing) {
+		d.clearAt = at
+	}
 }
 
 // acknowledge drops the report if the nonce says that the cloud has it.

@@ -20,6 +20,7 @@ const (
 	doorMQTT = metrics.DoorMQTT
 	doorTwin = metrics.DoorTwin
 
+	propPhase   = "phase"
 	stateOnline = "online"
 	eventPrefix = "sedna-" // of the event ids of our updates
 )
@@ -59,12 +60,21 @@ func (b *Bridge) accept(m bus.Message) (door string, err error) {
 			return doorTwin, wire.E(wire.InvalidArgument, k, "the device has no such property", "")
 		}
 	}
-	if b.c.NodeKey != nil && d.uid != "" {
+	signed := b.c.NodeKey != nil && d.uid != ""
+	if signed {
 		if err := task.VerifyProperties(b.c.NodeKey, d.uid, props); err != nil {
 			return doorTwin, err
 		}
 	}
-	return doorTwin, d.take(props, seq)
+	if err := d.take(props, seq); err != nil {
+		return doorTwin, err
+	}
+	// Unsigned it ends no document that is in force: anybody can publish.
+	if props[propPhase] == task.Stopped && (signed || d.deleted) {
+		d.ended(time.Now().Add(b.c.Limits.ClearAfter))
+		wake(b.wakeDesired)
+	}
+	return doorTwin, nil
 }
 
 // take keeps the report if it is newer than what is known. Told again what
