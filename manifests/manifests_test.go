@@ -2,6 +2,7 @@ package manifests_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -241,6 +242,8 @@ func documents(t *testing.T) map[string]document {
 	for i, text := range strings.Split(read("../examples/demo/manifests/baselines.yaml"), "\n---\n") {
 		docs[fmt.Sprint("demo's baseline ", i)] = document{text: text}
 	}
+	maps.Copy(docs, jobDocuments())
+	maps.Copy(docs, templateDocuments())
 	return docs
 }
 
@@ -249,12 +252,15 @@ func TestManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(controlplanetest.Start(t, crds...), client.Options{Scheme: runtime.NewScheme()})
+	cfg := controlplanetest.Start(t, crds...)
+	c, err := client.New(cfg, client.Options{Scheme: runtime.NewScheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Run("documents", func(t *testing.T) { testDocuments(t, c) })
 	t.Run("defaults", func(t *testing.T) { testDefaults(t, c) })
+	t.Run("samples", func(t *testing.T) { testSamples(t, c) })
+	t.Run("nonsense", func(t *testing.T) { testNonsense(t, cfg) })
 }
 
 // testDocuments applies each document as `kubectl apply` does, with strict
@@ -300,6 +306,12 @@ func testDefaults(t *testing.T, c client.Client) {
 		{"JointInferenceService", ji("nodeName: e", ""), []string{"edgeWorker", "onCloudError"}, "local"},
 		{"JointInferenceService", ji("nodeName: e", ""), []string{"cloudWorker", "timeoutMilliseconds"}, int64(2000)},
 		{"JointInferenceService", ji("nodeName: e", ""), []string{"cloudWorker", "maxConcurrent"}, int64(16)},
+		{"IncrementalLearningJob", il(""), []string{"deploySpec", "strategy"}, "replace"},
+		{"IncrementalLearningJob", il(""), []string{"trainSpec", "trigger", "checkPeriodSeconds"}, int64(60)},
+		{"IncrementalLearningJob", il(""), []string{"deploySpec", "model", "pollPeriodSeconds"}, int64(60)},
+		{"FederatedLearningJob", fl("clients: {}"), []string{"clients", "chooser"}, "all"},
+		{"FederatedLearningJob", fl("clients: {}"), []string{"clients", "min"}, int64(1)},
+		{"FederatedLearningJob", fl(""), []string{"roundTimeoutSeconds"}, int64(600)},
 		{"Model", model("preprocess: {width: 1, height: 1}"), []string{"preprocess", "resize"}, "stretch"},
 		{"Model", model("preprocess: {width: 1, height: 1}"), []string{"preprocess", "channels"}, "RGB"},
 		{"Model", model("preprocess: {width: 1, height: 1}"), []string{"preprocess", "layout"}, "NCHW"},

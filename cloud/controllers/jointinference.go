@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -197,6 +196,9 @@ func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceServic
 	if cloud.Template != nil {
 		return nil, needsPodRuntime("cloudWorker", cloud.Template)
 	}
+	if edge.HardExampleMining.Plugin != nil {
+		return nil, &problem{sedna.ReasonInvalid, "edgeWorker.hardExampleMining.plugin: the LocalController decides by its own rules only; expected one of those, or a template"}
+	}
 	_, edgeModel, err := r.model(ctx, s.Namespace, edge.Model.Name)
 	if err != nil {
 		return nil, err
@@ -309,17 +311,25 @@ func placement(w *sedna.EdgeWorker) (node string, selector map[string]string) {
 	if w.NodeName != "" || len(w.NodeSelector) > 0 {
 		return w.NodeName, w.NodeSelector
 	}
-	if w.Template != nil {
-		return w.Template.Spec.NodeName, w.Template.Spec.NodeSelector
+	if w.Template == nil {
+		return "", nil
 	}
-	return "", nil
+	t, err := w.Template.Decode()
+	if err != nil {
+		return "", nil // the plan says what is wrong
+	}
+	return t.Spec.NodeName, t.Spec.NodeSelector
 }
 
 // needsPodRuntime names the container that cannot run here, and what to do.
-func needsPodRuntime(worker string, template *corev1.PodTemplateSpec) *problem {
+func needsPodRuntime(worker string, template *sedna.PodTemplate) *problem {
+	t, err := template.Decode()
+	if err != nil {
+		return &problem{sedna.ReasonInvalid, fmt.Sprintf("%s.template: %v", worker, err)}
+	}
 	container := "its container"
-	if len(template.Spec.Containers) > 0 {
-		container = fmt.Sprintf("container %q", template.Spec.Containers[0].Name)
+	if len(t.Spec.Containers) > 0 {
+		container = fmt.Sprintf("container %q", t.Spec.Containers[0].Name)
 	}
 	return &problem{sedna.ReasonNeedsPodRuntime, fmt.Sprintf(
 		"%s.template: %s needs a cluster that runs pods; leave the template out, then Sedna serves the model itself", worker, container)}

@@ -32,7 +32,7 @@ func TestJobs(t *testing.T) {
 	w := newWorld(t)
 	for name, test := range map[string]func(*testing.T, *space){
 		"Life": testLife, "ModelNotFound": testModelNotFound, "NodeNotFound": testNodeNotFound, "NodeForgotten": testNodeForgotten,
-		"NeedsPodRuntime": testNeedsPodRuntime, "InvalidModel": testInvalidModel, "CloudModel": testCloudModel,
+		"NeedsPodRuntime": testNeedsPodRuntime, "Unreadable": testUnreadable, "InvalidModel": testInvalidModel, "CloudModel": testCloudModel,
 		"Failed": testFailed, "ForceDelete": testForceDelete, "Selector": testSelector, "LastLabelLost": testLastLabelLost,
 		"Endpoint": testEndpoint, "ModelChange": testModelChange, "Predecessor": testPredecessor,
 		"DeviceDeletedByHand": testDeviceDeletedByHand, "Namespaced": testNamespaced, "Repair": testRepair, "Orphan": testOrphan,
@@ -151,20 +151,25 @@ func testNodeForgotten(t *testing.T, s *space) {
 	s.ready("a", "True", sedna.ReasonServing)
 }
 
-func template(container string) *corev1.PodTemplateSpec {
-	return &corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: container, Image: "i/" + container}}}}
+func template(t *testing.T, container string) *sedna.PodTemplate {
+	t.Helper()
+	p, err := sedna.NewPodTemplate(corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: container, Image: "i/" + container}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 func testNeedsPodRuntime(t *testing.T, s *space) {
 	s.enrol(t, "pod-edge", nil)
 	s.models()
 	for name, c := range map[string]struct {
-		edge, cloud *corev1.PodTemplateSpec
+		edge, cloud *sedna.PodTemplate
 		words       []string
 	}{
-		"edge":  {edge: template("little"), words: []string{"edgeWorker.template", `"little"`, "leave the template out"}},
-		"cloud": {cloud: template("large"), words: []string{"cloudWorker.template", `"large"`, "leave the template out"}},
-		"both":  {edge: template("little"), cloud: template("large"), words: []string{"edgeWorker.template", `"little"`}},
+		"edge":  {edge: template(t, "little"), words: []string{"edgeWorker.template", `"little"`, "leave the template out"}},
+		"cloud": {cloud: template(t, "large"), words: []string{"cloudWorker.template", `"large"`, "leave the template out"}},
+		"both":  {edge: template(t, "little"), cloud: template(t, "large"), words: []string{"edgeWorker.template", `"little"`}},
 	} {
 		j := s.service(name)
 		j.Spec.EdgeWorker.Template, j.Spec.CloudWorker.Template = c.edge, c.cloud
@@ -173,6 +178,30 @@ func testNeedsPodRuntime(t *testing.T, s *space) {
 		s.ready(name, "False", sedna.ReasonNeedsPodRuntime, c.words...)
 		s.settled(name)
 		s.noDevice(name, "pod-edge")
+	}
+}
+
+func testUnreadable(t *testing.T, s *space) {
+	s.enrol(t, "unreadable-edge", nil)
+	s.models()
+	for name, c := range map[string]struct {
+		spoil func(*sedna.EdgeWorker)
+		words []string
+	}{
+		"template": {func(w *sedna.EdgeWorker) {
+			w.Template = &sedna.PodTemplate{Object: sedna.Object{Raw: []byte(`{"spec":{"containers":[{"name":"w","image":"i","livenessProbe":{"httpGet":5}}]}}`)}}
+		}, []string{"edgeWorker.template", "spec.containers[0].livenessProbe.httpGet", "expected an object"}},
+		"plugin": {func(w *sedna.EdgeWorker) {
+			w.HardExampleMining.Plugin = &sedna.Plugin{URL: "http://127.0.0.1:8000"}
+		}, []string{"edgeWorker.hardExampleMining.plugin", "template"}},
+	} {
+		j := s.service(name)
+		j.Spec.EdgeWorker.NodeName = "unreadable-edge"
+		c.spoil(&j.Spec.EdgeWorker)
+		s.create(j)
+		s.ready(name, "False", sedna.ReasonInvalid, c.words...)
+		s.settled(name)
+		s.noDevice(name, "unreadable-edge")
 	}
 }
 

@@ -353,7 +353,7 @@ func (s *space) models() {
 func (s *space) service(name string) *sedna.JointInferenceService {
 	j := &sedna.JointInferenceService{ObjectMeta: metav1.ObjectMeta{Namespace: s.ns, Name: name}}
 	j.Spec.EdgeWorker.Model.Name, j.Spec.CloudWorker.Model.Name = "small", "big"
-	j.Spec.EdgeWorker.HardExampleMining = sedna.HardExampleMining{Name: "CrossEntropy",
+	j.Spec.EdgeWorker.HardExampleMining = sedna.Algorithm{Name: "CrossEntropy",
 		Parameters: []sedna.Parameter{{Key: "threshold_cross_entropy", Value: "0.5"}}}
 	return j
 }

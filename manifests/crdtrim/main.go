@@ -1,18 +1,18 @@
-// Command crdtrim takes the descriptions out of the pod templates and
-// autoscalers in generated custom resource definitions: Kubernetes documents
-// those fields, and with the texts the definitions would be four times as long.
+// Command crdtrim finishes generated custom resource definitions: where a kind
+// holds one of Kubernetes' own types, it puts a short schema made from that Go
+// type. The fields that people write most are checked there; what lies deeper
+// is kept as it is, for the controllers to decode. With the full schemas the
+// definitions would be several megabytes.
 package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
 	"sigs.k8s.io/yaml"
 )
-
-// kubernetesOwn are the properties whose content Kubernetes documents.
-var kubernetesOwn = map[string]bool{"template": true, "hpa": true}
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -23,12 +23,12 @@ func main() {
 
 func run(dirs []string) error {
 	for _, dir := range dirs {
-		files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+		files, err := filepath.Glob(filepath.Join(dir, "*.io_*.yaml"))
 		if err != nil {
 			return err
 		}
 		for _, f := range files {
-			if err := trimFile(f); err != nil {
+			if err := finishFile(f); err != nil {
 				return fmt.Errorf("%s: %w", f, err)
 			}
 		}
@@ -36,7 +36,7 @@ func run(dirs []string) error {
 	return nil
 }
 
-func trimFile(path string) error {
+func finishFile(path string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func trimFile(path string) error {
 	if err := yaml.Unmarshal(b, &doc); err != nil {
 		return err
 	}
-	trim(doc, false)
+	finish(doc)
 	out, err := yaml.Marshal(doc)
 	if err != nil {
 		return err
@@ -53,42 +53,22 @@ func trimFile(path string) error {
 	return os.WriteFile(path, out, 0o644)
 }
 
-// trim removes descriptions below the properties of kubernetesOwn.
-func trim(v any, below bool) {
+// finish replaces each schema whose format names one of ours; its description stays.
+func finish(v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		if _, text := v["description"].(string); text && below {
-			delete(v, "description")
+		format, _ := v["format"].(string)
+		if short, ok := schemas[format]; ok {
+			delete(v, "format")
+			maps.Copy(v, short())
+			return
 		}
-		props, _ := v["properties"].(map[string]any)
-		for name, p := range props {
-			if kubernetesOwn[name] && !below {
-				trimBelow(p)
-			} else {
-				trim(p, below)
-			}
-		}
-		for key, child := range v {
-			if key != "properties" {
-				trim(child, below)
-			}
+		for _, child := range v {
+			finish(child)
 		}
 	case []any:
 		for _, child := range v {
-			trim(child, below)
+			finish(child)
 		}
-	}
-}
-
-// trimBelow trims all that is in a property but keeps its own description.
-func trimBelow(property any) {
-	m, ok := property.(map[string]any)
-	if !ok {
-		return
-	}
-	text, described := m["description"]
-	trim(m, true)
-	if described {
-		m["description"] = text
 	}
 }

@@ -1,9 +1,5 @@
 package v1alpha1
 
-import (
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-)
-
 // Types of condition that our kinds carry; one condition of each type.
 const (
 	// ConditionReady is True when the object does what its manifest asks.
@@ -44,30 +40,50 @@ type Parameter struct {
 	Value string `json:"value"`
 }
 
+// Algorithm is an algorithm by name with its parameters. Names are checked
+// where Sedna runs it; a worker template's own program takes any name.
+type Algorithm struct {
+	// Name of the algorithm.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Parameters of the algorithm.
+	// +kubebuilder:validation:MaxItems=32
+	Parameters []Parameter `json:"parameters,omitempty"`
+	// Plugin runs the algorithm out of process, under a name of its own choice.
+	Plugin *Plugin `json:"plugin,omitempty"`
+}
+
+// Plugin is a program of the user's that runs an algorithm and speaks the Open
+// Inference Protocol v2: one that is started, or one that runs already.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.argv) != has(self.url)",message="expected exactly one of argv and url"
+type Plugin struct {
+	// Argv is the program that is started, with its arguments.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=4096
+	Argv []string `json:"argv,omitempty"`
+	// URL of a server that runs already, http or https.
+	// +kubebuilder:validation:Pattern=`^https?://[^\s]+$`
+	// +kubebuilder:validation:MaxLength=2048
+	URL string `json:"url,omitempty"`
+}
+
+// Placement says which nodes do the work, where no template does.
+type Placement struct {
+	// NodeName is the node that does the work.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	NodeName string `json:"nodeName,omitempty"`
+	// NodeSelector picks nodes by their labels; every matching node does the work.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=32
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+}
+
 // Metric is a named value.
 type Metric struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
-}
-
-// NodeStatus is what one node last said of its task.
-type NodeStatus struct {
-	// Name of the node.
-	Name string `json:"name"`
-	// Phase that the node reported: Pending, Preparing, Running, Succeeded, Failed or Stopped; Unknown before its first report.
-	Phase string `json:"phase,omitempty"`
-	// Generation of the task document that the phase is about.
-	Generation int64 `json:"generation,omitempty"`
-	// DesiredGeneration is the generation that the cloud last issued.
-	DesiredGeneration int64 `json:"desiredGeneration,omitempty"`
-	// Model that the node serves, as name:version:digest.
-	Model string `json:"model,omitempty"`
-	// Reason, in one word, for a phase other than Running.
-	Reason string `json:"reason,omitempty"`
-	// Message in words.
-	Message string `json:"message,omitempty"`
-	// Device is the name of the task's Device.
-	Device string `json:"device,omitempty"`
-	// LastReport is when the cloud took the node's latest signed report.
-	LastReport *metav1.Time `json:"lastReport,omitempty"`
 }

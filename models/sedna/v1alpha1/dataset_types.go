@@ -12,6 +12,10 @@ import (
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.nodeName`
 // +kubebuilder:printcolumn:name="Format",type=string,JSONPath=`.spec.format`
 // +kubebuilder:printcolumn:name="Samples",type=integer,JSONPath=`.status.numberOfSamples`
+// +kubebuilder:printcolumn:name="Updated",type=date,JSONPath=`.status.updateTime`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Dataset struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -36,6 +40,7 @@ type DatasetSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	NodeName string `json:"nodeName"`
 	// CredentialName of the secret with which the url is read.
+	// +kubebuilder:validation:MaxLength=253
 	CredentialName string `json:"credentialName,omitempty"`
 }
 
@@ -48,7 +53,43 @@ type DatasetStatus struct {
 	// UpdateTime is when the number of samples was last updated.
 	UpdateTime *metav1.Time `json:"updateTime,omitempty"`
 	// NumberOfSamples in the data.
-	NumberOfSamples int `json:"numberOfSamples,omitempty"`
+	// +optional
+	NumberOfSamples int `json:"numberOfSamples"`
+	// Size of the data in bytes.
+	Size int64 `json:"size,omitempty"`
+	// Columns of a table, with their statistics; at most the first 256.
+	// +kubebuilder:validation:MaxItems=256
+	Columns []DatasetColumn `json:"columns,omitempty"`
+	// Classes of the samples, where they are known; at most the 256 largest.
+	// +kubebuilder:validation:MaxItems=256
+	Classes []DatasetClass `json:"classes,omitempty"`
+	// Nodes is what the node last said.
+	// +listType=map
+	// +listMapKey=name
+	Nodes []NodeStatus `json:"nodes,omitempty"`
+}
+
+// DatasetColumn is a column of a table; its statistics are decimal numbers.
+type DatasetColumn struct {
+	Name string `json:"name"`
+	// Type of the values: number, text or boolean.
+	Type string `json:"type,omitempty"`
+	// Missing values.
+	Missing int64 `json:"missing,omitempty"`
+	// Min is the least number.
+	Min string `json:"min,omitempty"`
+	// Max is the greatest number.
+	Max string `json:"max,omitempty"`
+	// Mean of the numbers.
+	Mean string `json:"mean,omitempty"`
+	// Std is the standard deviation of the numbers.
+	Std string `json:"std,omitempty"`
+}
+
+// DatasetClass counts the samples of one class.
+type DatasetClass struct {
+	Name    string `json:"name"`
+	Samples int64  `json:"samples"`
 }
 
 // DatasetList is a list of Datasets.

@@ -17,7 +17,19 @@ var GroupVersion = schema.GroupVersion{Group: "sedna.io", Version: "v1alpha1"}
 
 // AddToScheme registers these kinds with s.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &Dataset{}, &DatasetList{}, &Model{}, &ModelList{}, &JointInferenceService{}, &JointInferenceServiceList{})
+	s.AddKnownTypes(GroupVersion,
+		&Dataset{}, &DatasetList{},
+		&Model{}, &ModelList{},
+		&JointInferenceService{}, &JointInferenceServiceList{},
+		&IncrementalLearningJob{}, &IncrementalLearningJobList{},
+		&FederatedLearningJob{}, &FederatedLearningJobList{},
+		&LifelongLearningJob{}, &LifelongLearningJobList{},
+		&ObjectSearchService{}, &ObjectSearchServiceList{},
+		&ObjectTrackingService{}, &ObjectTrackingServiceList{},
+		&FeatureExtractionService{}, &FeatureExtractionServiceList{},
+		&VideoAnalyticsJob{}, &VideoAnalyticsJobList{},
+		&ReidJob{}, &ReidJobList{},
+	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

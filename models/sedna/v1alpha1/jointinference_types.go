@@ -1,8 +1,6 @@
 package v1alpha1
 
 import (
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -25,8 +23,8 @@ type JointInferenceService struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   JointInferenceServiceSpec   `json:"spec"`
-	Status JointInferenceServiceStatus `json:"status,omitempty"`
+	Spec   JointInferenceServiceSpec `json:"spec"`
+	Status ServiceStatus             `json:"status,omitempty"`
 }
 
 // JointInferenceServiceSpec describes both workers.
@@ -37,28 +35,23 @@ type JointInferenceServiceSpec struct {
 
 // EdgeWorker serves the small model.
 //
-// +kubebuilder:validation:XValidation:rule="(has(self.nodeName) ? 1 : 0) + (has(self.nodeSelector) ? 1 : 0) + (has(self.template) && has(self.template.spec) && (has(self.template.spec.nodeName) || has(self.template.spec.nodeSelector)) ? 1 : 0) == 1",message="nodeName: expected exactly one of nodeName, nodeSelector and template.spec.nodeName (or template.spec.nodeSelector)"
-// +kubebuilder:validation:XValidation:rule="has(self.template) || self.hardExampleMining.name in ['Threshold','CrossEntropy','IBT','Random','CloudOnly','EdgeOnly']",message="hardExampleMining.name: without a template expected one of Threshold, CrossEntropy, IBT, Random, CloudOnly, EdgeOnly"
-// +kubebuilder:validation:XValidation:rule="has(self.template) || !has(self.hardExampleMining.parameters) || self.hardExampleMining.parameters.all(p, p.value.matches('^[0-9]+(\\\\.[0-9]+)?$'))",message="hardExampleMining.parameters: expected numbers of 0 or more, quoted as text"
+// +kubebuilder:validation:XValidation:rule="(has(self.nodeName) ? 1 : 0) + (has(self.nodeSelector) ? 1 : 0) + (has(self.template) && (has(self.template.spec.nodeName) || has(self.template.spec.nodeSelector) || has(self.template.spec.affinity)) ? 1 : 0) == 1",message="nodeName: expected exactly one of nodeName, nodeSelector and template.spec.nodeName (or template.spec.nodeSelector)"
+// +kubebuilder:validation:XValidation:rule="has(self.template) || has(self.hardExampleMining.plugin) || self.hardExampleMining.name in ['Threshold','CrossEntropy','IBT','Random','CloudOnly','EdgeOnly']",message="hardExampleMining.name: without a template expected one of Threshold, CrossEntropy, IBT, Random, CloudOnly, EdgeOnly"
+// +kubebuilder:validation:XValidation:rule="has(self.template) || has(self.hardExampleMining.plugin) || !has(self.hardExampleMining.parameters) || self.hardExampleMining.parameters.all(p, p.value.matches('^[0-9]+([.][0-9]+)?$'))",message="hardExampleMining.parameters: expected numbers of 0 or more, quoted as text"
 // +kubebuilder:validation:XValidation:rule="!has(self.template) || !(has(self.inputs) || has(self.resultProperty))",message="inputs: expected inputs and resultProperty only without a template; its worker reads what it wants itself"
 type EdgeWorker struct {
 	// Model that is served.
 	Model LocalObjectReference `json:"model"`
-	// HardExampleMining decides which answers are worth the cloud's opinion.
-	HardExampleMining HardExampleMining `json:"hardExampleMining"`
+	// HardExampleMining decides which answers are worth the cloud's opinion. Without a template:
+	// Threshold, CrossEntropy, IBT, Random, CloudOnly, EdgeOnly or a plugin.
+	HardExampleMining Algorithm `json:"hardExampleMining"`
 	// Template of the worker's pod; without one the LocalController serves the model.
-	Template *corev1.PodTemplateSpec `json:"template,omitempty"`
+	Template *PodTemplate `json:"template,omitempty"`
 	// HPA scales the worker of a template.
+	// +nullable
 	HPA *HPA `json:"hpa,omitempty"`
 
-	// NodeName is the node that serves.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	NodeName string `json:"nodeName,omitempty"`
-	// NodeSelector picks nodes by the labels of their node Devices; every matching node serves.
-	// +kubebuilder:validation:MinProperties=1
-	// +kubebuilder:validation:MaxProperties=32
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	Placement `json:",inline"`
 	// OnCloudError: local answers with the edge model and says so, error answers an error.
 	// +kubebuilder:validation:Enum=local;error
 	// +kubebuilder:default=local
@@ -165,8 +158,9 @@ type CloudWorker struct {
 	// Model that is served.
 	Model LocalObjectReference `json:"model"`
 	// Template of the worker's pod; without one the GlobalManager serves the model.
-	Template *corev1.PodTemplateSpec `json:"template,omitempty"`
+	Template *PodTemplate `json:"template,omitempty"`
 	// HPA scales the worker of a template.
+	// +nullable
 	HPA *HPA `json:"hpa,omitempty"`
 
 	// Endpoint is the base URL of an Open Inference Protocol v2 server that serves the model under its name.
@@ -183,57 +177,6 @@ type CloudWorker struct {
 	// +kubebuilder:validation:Maximum=1024
 	// +kubebuilder:default=16
 	MaxConcurrent int `json:"maxConcurrent,omitempty"`
-}
-
-// HardExampleMining is a rule by name with its parameters.
-type HardExampleMining struct {
-	// Name of the rule. Without a template: Threshold, CrossEntropy, IBT, Random, CloudOnly or EdgeOnly.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=63
-	Name string `json:"name"`
-	// Parameters of the rule.
-	// +kubebuilder:validation:MaxItems=32
-	Parameters []Parameter `json:"parameters,omitempty"`
-}
-
-// HPA is a horizontal pod autoscaler of a template's worker.
-type HPA struct {
-	MinReplicas *int32                                         `json:"minReplicas,omitempty"`
-	MaxReplicas int32                                          `json:"maxReplicas"`
-	Metrics     []autoscalingv2.MetricSpec                     `json:"metrics,omitempty"`
-	Behavior    *autoscalingv2.HorizontalPodAutoscalerBehavior `json:"behavior,omitempty"`
-}
-
-// Phases of a JointInferenceService.
-const (
-	PhasePending  = "Pending"
-	PhaseRunning  = "Running"
-	PhaseFailed   = "Failed"
-	PhaseStopping = "Stopping"
-)
-
-// JointInferenceServiceStatus is what is known of the service.
-type JointInferenceServiceStatus struct {
-	// Conditions, one per type: Ready.
-	// +listType=map
-	// +listMapKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// Phase sums up the conditions: Pending, Running, Failed or Stopping.
-	Phase string `json:"phase,omitempty"`
-	// StartTime is when the service was first seen.
-	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// Active workers at the edge.
-	// +optional
-	Active int32 `json:"active"`
-	// Failed workers at the edge.
-	// +optional
-	Failed int32 `json:"failed"`
-	// Metrics of the service.
-	Metrics []Metric `json:"metrics,omitempty"`
-	// Nodes is what each node last said.
-	// +listType=map
-	// +listMapKey=name
-	Nodes []NodeStatus `json:"nodes,omitempty"`
 }
 
 // JointInferenceServiceList is a list of JointInferenceServices.

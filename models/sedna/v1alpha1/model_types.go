@@ -40,6 +40,7 @@ type ModelSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	DeviceSoCVersions []string `json:"device_soc_versions,omitempty"`
 	// CredentialName of the secret with which the url is read.
+	// +kubebuilder:validation:MaxLength=253
 	CredentialName string `json:"credentialName,omitempty"`
 
 	// Version of the model, free text without ':' or ','.
@@ -127,6 +128,12 @@ type ModelVersion struct {
 	CreatedAt metav1.Time `json:"createdAt,omitempty"`
 	// From says what made it: a job, or a user's push.
 	From string `json:"from,omitempty"`
+	// Size of the file in bytes.
+	Size int64 `json:"size,omitempty"`
+	// Base is the version that training began from.
+	Base string `json:"base,omitempty"`
+	// Data that it was trained on: the Dataset and the digest of the shard, as name:digest.
+	Data string `json:"data,omitempty"`
 }
 
 // ModelList is a list of Models.
