@@ -36,6 +36,7 @@ import (
 	"github.com/edgetwin/sedna/lib/history"
 	"github.com/edgetwin/sedna/lib/identity"
 	"github.com/edgetwin/sedna/lib/losses"
+	storageinit "github.com/edgetwin/sedna/lib/storage/command"
 	"github.com/edgetwin/sedna/mapper"
 	"github.com/edgetwin/sedna/mapper/drivers"
 	"github.com/edgetwin/sedna/models/wire"
@@ -77,6 +78,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	}
 	root.AddCommand(upCommand(), joinCommand(), demoCommand(), sensorCommand(), checkHistoryCommand(), client.Command())
 	root.AddCommand(admin.Commands()...)
+	root.AddCommand(storageinit.New(environ))
 	for _, part := range []string{"globalmanager", "localcontroller", "mapper"} {
 		root.AddCommand(&cobra.Command{Use: part + " --config FILE", Short: "Run this part alone", DisableFlagParsing: true, Run: func(*cobra.Command, []string) {}})
 	}

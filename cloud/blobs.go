@@ -3,13 +3,11 @@ package cloud
 import (
 	"context"
 	"io"
-	"log/slog"
-	"sync"
-	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
+	"github.com/edgetwin/sedna/cloud/blobserver"
 	"github.com/edgetwin/sedna/cloud/controllers"
 	"github.com/edgetwin/sedna/cloud/twin"
 	"github.com/edgetwin/sedna/lib/blob"
@@ -17,18 +15,24 @@ import (
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
 )
 
-// sweepEvery is the time between two looks for blobs that nothing names.
-const sweepEvery = time.Minute
-
-// blobStore is the blob directory, which tells of each blob that arrives.
+// blobStore is the blob store, which tells of each blob that arrives, and the
+// collector that one is about to.
 type blobStore struct {
-	*blob.Dir
-	stored chan event.TypedGenericEvent[string]
+	blob.Backend
+	collector *blobserver.Collector
+	stored    chan event.TypedGenericEvent[string]
+}
+
+// Touch makes a blob count as stored now.
+func (b *blobStore) Touch(ctx context.Context, sha string) error {
+	b.collector.Storing(sha)
+	return b.Backend.Touch(ctx, sha)
 }
 
 // Put stores a blob and tells of it.
 func (b *blobStore) Put(ctx context.Context, sha string, r io.Reader) (blob.Info, error) {
-	info, err := b.Dir.Put(ctx, sha, r)
+	b.collector.Storing(sha)
+	info, err := b.Backend.Put(ctx, sha, r)
 	if err == nil {
 		b.tell(ctx, info.SHA256)
 	}
@@ -37,7 +41,8 @@ func (b *blobStore) Put(ctx context.Context, sha string, r io.Reader) (blob.Info
 
 // Resume takes a part of a blob and tells of the blob when it is whole.
 func (b *blobStore) Resume(ctx context.Context, sha string, offset, total int64, r io.Reader) (int64, error) {
-	have, err := b.Dir.Resume(ctx, sha, offset, total, r)
+	b.collector.Storing(sha)
+	have, err := b.Backend.Resume(ctx, sha, offset, total, r)
 	if err == nil && have == total {
 		b.tell(ctx, sha)
 	}
@@ -51,96 +56,11 @@ func (b *blobStore) tell(ctx context.Context, sha string) {
 	}
 }
 
-// sweeper removes blobs that neither a Model nor a task names any more. A blob
-// that was named goes at once; one that never was, after a grace time, since
-// an upload comes before the Model that names it.
-type sweeper struct {
-	client client.Client
-	blobs  *blob.Dir
-	grace  time.Duration
-	now    func() time.Time
-	log    *slog.Logger
-	kick   chan struct{} // capacity 1: look now
+// references are what Models and tasks name.
+type references struct{ client client.Client }
 
-	mu    sync.Mutex
-	named map[string]bool // digests that were named since this process started
-}
-
-// Used tells that a Model names the digest.
-func (s *sweeper) Used(sha256 string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.named[sha256] = true
-}
-
-func (s *sweeper) used(sha256 string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.named[sha256]
-}
-
-func (s *sweeper) forget(sha256 string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.named, sha256)
-}
-
-// Start looks now and then until ctx ends.
-func (s *sweeper) Start(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("blobs were not swept", "error", err)
-		}
-		select {
-		case <-tick.C:
-		case <-s.kick:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// Kick has the sweeper look now.
-func (s *sweeper) Kick() {
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
-}
-
-func (s *sweeper) sweep(ctx context.Context) error {
-	named, err := s.inUse(ctx)
-	if err != nil {
-		return err
-	}
-	have, err := s.blobs.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, b := range have {
-		if named[b.SHA256] {
-			s.Used(b.SHA256)
-			continue
-		}
-		if !s.used(b.SHA256) {
-			stored, err := s.blobs.StoredAt(b.SHA256)
-			if err != nil || s.now().Sub(stored) < s.grace {
-				continue
-			}
-		}
-		if err := s.blobs.Delete(ctx, b.SHA256); err != nil {
-			return err
-		}
-		s.forget(b.SHA256)
-		s.log.Info("blob removed, nothing names it", "sha256", b.SHA256, "bytes", b.Size)
-	}
-	return nil
-}
-
-// inUse gives the digests that Models and tasks name.
-func (s *sweeper) inUse(ctx context.Context) (map[string]bool, error) {
+// InUse gives the digests that Models and tasks name.
+func (s references) InUse(ctx context.Context) (map[string]bool, error) {
 	named := map[string]bool{}
 	var models sedna.ModelList
 	if err := s.client.List(ctx, &models); err != nil {

@@ -67,6 +67,10 @@ type Limits struct {
 	BlobGrace time.Duration `yaml:"blobGrace"`
 }
 
+// AdminFile is the name of the administrator's file in a data directory: the
+// GlobalManager's URL, CA and a client certificate, in the form of a kubeconfig.
+const AdminFile = "admin.yaml"
+
 // DefaultConfig is what a GlobalManager without a configuration file does.
 func DefaultConfig() Config {
 	return Config{
@@ -115,6 +119,7 @@ func (c *Config) keysDir() string    { return filepath.Join(c.DataDir, "keys") }
 func (c *Config) tokensDir() string  { return filepath.Join(c.DataDir, "tokens") }
 func (c *Config) blobsDir() string   { return filepath.Join(c.DataDir, "blobs") }
 func (c *Config) kubeconfig() string { return filepath.Join(c.DataDir, "kubeconfig") }
+func (c *Config) adminFile() string  { return filepath.Join(c.DataDir, AdminFile) }
 
 // hosts are all names and addresses in the serving certificate.
 func (c *Config) hosts() []string {

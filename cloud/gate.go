@@ -82,7 +82,7 @@ func mayAdminister(r *http.Request) *wire.Error {
 	if identity.IsAdmin(r) {
 		return nil
 	}
-	const message, hint = "an administrator's client certificate is needed", "use the one in the kubeconfig"
+	const message, hint = "an administrator's client certificate is needed", "use the one in the data directory's admin.yaml"
 	if _, ok := identity.NodeFrom(r); ok {
 		return wire.E(wire.PermissionDenied, "", message, hint)
 	}

@@ -44,10 +44,6 @@ import (
 	_ "github.com/edgetwin/sedna/lib/engine/purego" // runs the cloud's models
 )
 
-// adminLife is how long the certificate in the written kubeconfig is good; a
-// new one is written at each start.
-const adminLife = 365 * 24 * time.Hour
-
 // stopTimeout bounds an orderly stop of HTTP and of the embedded API.
 const stopTimeout = 10 * time.Second
 
@@ -67,7 +63,7 @@ type manager struct {
 
 	inference *inference.Server
 	link      *edgelink.Server // nil where KubeEdge runs
-	sweeper   *sweeper
+	collector *blobserver.Collector
 	mux       *http.ServeMux
 }
 
@@ -139,7 +135,7 @@ func (m *manager) open() (err error) {
 	if err != nil {
 		return err
 	}
-	m.blobs = &blobStore{Dir: dir, stored: make(chan event.TypedGenericEvent[string], 64)}
+	m.blobs = &blobStore{Backend: dir, stored: make(chan event.TypedGenericEvent[string], 64)}
 	return nil
 }
 
@@ -168,15 +164,7 @@ func (m *manager) kubernetes(ctx context.Context) (err error) {
 		return err
 	}
 	m.rest = m.api.RESTConfig()
-	cert, key, err := m.ca.ClientCert("sedna:admin", []string{identity.AdminOrganization}, adminLife)
-	if err != nil {
-		return err
-	}
-	text, err := controlplane.Kubeconfig(m.api.Addr(), m.ca.CertPEM(), cert, key)
-	if err != nil {
-		return err
-	}
-	return writePrivate(m.cfg.kubeconfig(), text)
+	return nil
 }
 
 // assemble wires controllers and doors together.
@@ -202,8 +190,13 @@ func (m *manager) assemble() (err error) {
 	kube := m.ctrl.GetClient()
 	nodes := &twin.Nodes{Client: kube, Namespace: m.cfg.Namespace}
 	m.gate = &gate{client: kube, nodes: nodes}
-	m.sweeper = &sweeper{client: kube, blobs: m.blobs.Dir, grace: m.cfg.Limits.BlobGrace, now: time.Now, log: m.log,
-		kick: make(chan struct{}, 1), named: map[string]bool{}}
+	m.collector, err = blobserver.NewCollector(blobserver.CollectorConfig{
+		Store: m.blobs.Backend, References: references{kube}, Grace: m.cfg.Limits.BlobGrace, Exclusive: true, Metrics: m.metrics, Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	m.blobs.collector = m.collector
 	m.inference, err = inference.New(inference.Config{
 		Version: wire.Version, Node: m.gate.Node, May: m.gate.MayAsk,
 		Limits: oip.Limits{MaxBody: m.cfg.Limits.InferenceBody}, MaxMemory: m.cfg.Limits.ModelMemory, Metrics: m.metrics, Log: m.log,
@@ -228,14 +221,14 @@ func (m *manager) controllers(nodes *twin.Nodes) error {
 	for _, c := range []interface{ SetupWithManager(ctrl.Manager) error }{
 		deviceCtl,
 		twin.NewNodeController(tasks, nodes, obs, deviceCtl, m.log),
-		&controllers.Model{Client: kube, Size: m.blobs.Size, Stored: m.blobs.stored, Used: m.sweeper.Used, Gone: m.sweeper.Kick},
-		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs.Dir}, Changed: changed, Gone: m.sweeper.Kick},
+		&controllers.Model{Client: kube, Size: m.blobs.Size, Stored: m.blobs.stored, Used: m.collector.Used, Gone: m.collector.Kick},
+		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs}, Changed: changed, Gone: m.collector.Kick},
 	} {
 		if err := c.SetupWithManager(m.ctrl); err != nil {
 			return err
 		}
 	}
-	return m.ctrl.Add(m.sweeper)
+	return m.ctrl.Add(m.collector)
 }
 
 // doors mounts everything that the TLS port serves.
@@ -306,8 +299,18 @@ func (m *manager) run(ctx context.Context, ready func(Endpoints)) error {
 			listener.Close()
 			return err
 		}
+		ends := m.endpoints(listener.Addr())
+		admin := m.credentials(ends)
+		if err := admin.write(); err != nil {
+			listener.Close()
+			return err
+		}
 		g.Go(func() error { return serve(srv, listener) })
-		ready(m.endpoints(listener.Addr()))
+		g.Go(func() error {
+			admin.renew(ctx, func(err error) { m.log.Warn("the administrator's files were not renewed", "error", err) })
+			return nil
+		})
+		ready(ends)
 		<-ctx.Done()
 		stop, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
@@ -356,6 +359,15 @@ func (m *manager) endpoints(addr net.Addr) Endpoints {
 		e.API, e.Kubeconfig = "https://"+m.api.Addr(), m.cfg.kubeconfig()
 	}
 	return e
+}
+
+// credentials gives the administrator's files for these endpoints.
+func (m *manager) credentials(e Endpoints) *credentials {
+	files := map[string]string{m.cfg.adminFile(): e.GlobalManager}
+	if e.API != "" {
+		files[e.Kubeconfig] = e.API
+	}
+	return &credentials{ca: m.ca, life: adminLife, files: files}
 }
 
 // signer signs task documents with the key that is active at the time.

@@ -14,7 +14,7 @@ import (
 // cloudModels has the inference server answer with models from the blob store.
 type cloudModels struct {
 	server *inference.Server
-	blobs  *blob.Dir
+	blobs  blob.Backend
 }
 
 // Serve makes the model answer under the service's name.
@@ -23,10 +23,11 @@ func (c *cloudModels) Serve(ctx context.Context, service string, m task.Model) e
 		return wire.E(wire.FailedPrecondition, "spec.url", fmt.Sprintf("the GlobalManager serves models from its blob store only, not from %.200q", m.URL),
 			"`sedna model push` puts the file there")
 	}
-	if _, err := c.blobs.Size(ctx, m.SHA256); err != nil {
+	path, err := c.blobs.File(ctx, m.SHA256)
+	if err != nil {
 		return err
 	}
-	return c.server.Set(ctx, service, inference.Spec{Model: m, Path: c.blobs.Path(m.SHA256)})
+	return c.server.Set(ctx, service, inference.Spec{Model: m, Path: path})
 }
 
 // Remove ends the service.

@@ -1,13 +1,12 @@
 // Package admin is the administrator's side of the sedna command: enrolment
 // tokens, nodes and models. It works on the data directory of a GlobalManager
-// on this machine, or with a kubeconfig and URL of one elsewhere.
+// on this machine, or with an admin file, and a kubeconfig, of one elsewhere.
 package admin
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,41 +31,73 @@ const callTimeout = 30 * time.Second
 type place struct {
 	dataDir    string
 	kubeconfig string
+	admin      string // file of the GlobalManager's administrator
 	url        string // of the GlobalManager
 }
 
 // Commands gives the administrator's commands.
 func Commands() []*cobra.Command {
 	var p place
-	cmds := []*cobra.Command{tokenCommand(&p), nodeCommand(&p), modelCommand(&p)}
+	dataDir := os.Getenv("SEDNA_DATA_DIR") // as the GlobalManager reads it
+	if dataDir == "" {
+		dataDir = "./.sedna"
+	}
+	cmds := []*cobra.Command{tokenCommand(&p), nodeCommand(&p), modelCommand(&p), adminCommand(&p)}
 	for _, c := range cmds {
-		c.PersistentFlags().StringVar(&p.dataDir, "data-dir", "./.sedna", "data `directory` of the cloud on this machine")
-		c.PersistentFlags().StringVar(&p.kubeconfig, "kubeconfig", "", "`file` to reach the Kubernetes API with (default: that of the data directory)")
-		c.PersistentFlags().StringVar(&p.url, "cloud", "", "`URL` of the GlobalManager (default: as the data directory says)")
+		f := c.PersistentFlags()
+		f.StringVar(&p.dataDir, "data-dir", dataDir, "data `directory` of the cloud on this machine; SEDNA_DATA_DIR in the environment")
+		f.StringVar(&p.kubeconfig, "kubeconfig", "", "`file` to reach the Kubernetes API with (default: that of the data directory; with a cluster as kubectl finds it)")
+		f.StringVar(&p.admin, "admin", "", "`file` that `sedna admin` printed (default: that of the data directory)")
+		f.StringVar(&p.url, "cloud", "", "`URL` of the GlobalManager (default: as the admin file says)")
 	}
 	return cmds
 }
 
-// endpoints is the part of endpoints.json that is of use here.
-type endpoints struct {
-	GlobalManager string `json:"globalmanager"`
+// adminFile is the path of the administrator's file.
+func (p *place) adminFile() string {
+	if p.admin != "" {
+		return p.admin
+	}
+	return filepath.Join(p.dataDir, cloud.AdminFile)
 }
 
-func (p *place) config() (clientcmd.ClientConfig, error) {
-	path := p.kubeconfig
-	if path == "" {
-		path = filepath.Join(p.dataDir, "kubeconfig")
-	}
+// there explains that a file of the data directory is not there.
+func there(path string) error {
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%w; is --data-dir right, and has the cloud been started there?", err)
+		return fmt.Errorf("%w; is --data-dir right, and has the cloud been started there?", err)
+	}
+	return nil
+}
+
+// load reads a kubeconfig.
+func load(path string) clientcmd.ClientConfig {
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path}, &clientcmd.ConfigOverrides{})
+}
+
+// cluster finds the Kubernetes API: the kubeconfig that was named, the data
+// directory's if the API is embedded there, else the cluster's as kubectl
+// finds it, provided that a GlobalManager is known at all.
+func (p *place) cluster() (clientcmd.ClientConfig, error) {
+	if p.kubeconfig != "" {
+		return load(p.kubeconfig), there(p.kubeconfig)
+	}
+	embedded := filepath.Join(p.dataDir, "kubeconfig")
+	if p.admin == "" {
+		if _, err := os.Stat(embedded); err == nil {
+			return load(embedded), nil
+		}
+	}
+	if there(p.adminFile()) != nil {
+		return nil, there(embedded)
 	}
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: path}, &clientcmd.ConfigOverrides{}), nil
+		clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{}), nil
 }
 
 // kubernetes gives a client of the Kubernetes API.
 func (p *place) kubernetes() (client.Client, error) {
-	cfg, err := p.config()
+	cfg, err := p.cluster()
 	if err != nil {
 		return nil, err
 	}
@@ -85,33 +116,31 @@ func (p *place) kubernetes() (client.Client, error) {
 // globalManager gives the GlobalManager's URL and a client with the
 // administrator's certificate.
 func (p *place) globalManager() (string, *http.Client, error) {
-	cfg, err := p.config()
-	if err != nil {
-		return "", nil, err
+	path := p.adminFile()
+	if err := there(path); err != nil {
+		if p.admin != "" || p.kubeconfig == "" || p.url == "" {
+			return "", nil, err
+		}
+		path = p.kubeconfig // that of an embedded API has an administrator's certificate too
 	}
-	rest, err := cfg.ClientConfig()
+	admin, err := load(path).ClientConfig()
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("%s: %w", path, err)
 	}
-	pair, err := tls.X509KeyPair(rest.CertData, rest.KeyData)
+	pair, err := tls.X509KeyPair(admin.CertData, admin.KeyData)
 	if err != nil {
-		return "", nil, fmt.Errorf("client certificate of the kubeconfig: %w", err)
+		return "", nil, fmt.Errorf("%s: client certificate: %w", path, err)
+	}
+	if time.Now().After(pair.Leaf.NotAfter) {
+		return "", nil, fmt.Errorf("%s: the certificate was good until %s; print a new file with `sedna admin`", path, pair.Leaf.NotAfter.Format(time.DateOnly))
 	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(rest.CAData) {
-		return "", nil, errors.New("the kubeconfig holds no certificate authority")
+	if !roots.AppendCertsFromPEM(admin.CAData) {
+		return "", nil, fmt.Errorf("%s holds no certificate authority", path)
 	}
 	url := p.url
 	if url == "" {
-		b, err := os.ReadFile(filepath.Join(p.dataDir, "endpoints.json"))
-		if err != nil {
-			return "", nil, fmt.Errorf("%w; give the GlobalManager's URL with --cloud", err)
-		}
-		var e endpoints
-		if err := json.Unmarshal(b, &e); err != nil || e.GlobalManager == "" {
-			return "", nil, fmt.Errorf("endpoints.json names no globalmanager: %w", errors.Join(err, errUsage))
-		}
-		url = e.GlobalManager
+		url = admin.Host
 	}
 	return url, &http.Client{Transport: &http.Transport{
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{pair}},
@@ -121,7 +150,36 @@ func (p *place) globalManager() (string, *http.Client, error) {
 	}}, nil
 }
 
-var errUsage = errors.New("give --cloud")
+// adminCommand prints the admin file: where the GlobalManager runs in a pod,
+// that is how it gets out.
+func adminCommand(p *place) *cobra.Command {
+	return &cobra.Command{
+		Use:   "admin",
+		Short: "Print the administrator's file of the data directory, to use elsewhere with --admin; keep it secret",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := p.adminFile()
+			if err := there(path); err != nil {
+				return err
+			}
+			file, err := load(path).RawConfig()
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			if p.url != "" {
+				for _, c := range file.Clusters {
+					c.Server = p.url
+				}
+			}
+			text, err := clientcmd.Write(file)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+}
 
 func tokenCommand(p *place) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Enrolment tokens for edge nodes"}

@@ -27,7 +27,7 @@ func nodeCommand(p *place) *cobra.Command {
 					d.Annotations = map[string]string{}
 				}
 				d.Annotations[twin.AnnotationRevoked] = time.Now().UTC().Format(time.RFC3339)
-				if p.kubeconfig == "" { // tokens are where the GlobalManager's data is
+				if p.kubeconfig == "" && p.admin == "" { // tokens are where the GlobalManager's data is
 					if err := cloud.DropTokens(p.dataDir, args[0]); err != nil {
 						return err
 					}

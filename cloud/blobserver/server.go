@@ -18,17 +18,17 @@ import (
 	"github.com/edgetwin/sedna/models/wire"
 )
 
-// Store is where the blobs are; *blob.Dir is one. All methods are those of
-// blob.Dir.
+// Store is where the blobs are. All methods are those of blob.Backend.
 type Store interface {
 	Size(ctx context.Context, sha string) (int64, error)
+	Touch(ctx context.Context, sha string) error
 	Open(ctx context.Context, sha string) (io.ReadSeekCloser, error)
 	Put(ctx context.Context, sha string, r io.Reader) (blob.Info, error)
 	Offset(ctx context.Context, sha string) (int64, error)
 	Resume(ctx context.Context, sha string, offset, total int64, r io.Reader) (have int64, err error)
 }
 
-var _ Store = (*blob.Dir)(nil)
+var _ Store = blob.Backend(nil)
 
 // Grants say what nodes may read.
 type Grants interface {
@@ -200,7 +200,9 @@ func (s *Server) put(w *patient, r *http.Request, sha string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Store.Size(r.Context(), sha); err == nil {
+	// What is here already counts as stored now, so that it is not collected
+	// before the one who brings it has named it.
+	if err := s.Store.Touch(r.Context(), sha); err == nil {
 		w.WriteHeader(http.StatusOK)
 		return nil
 	} else if !wire.IsCode(err, wire.NotFound) {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,15 @@ type Options struct {
 	// HTTP is the client to use: identity.Node.HTTPClient for the
 	// GlobalManager. Default one that trusts the system's CAs.
 	HTTP *http.Client
+	// Header goes with each request of FetchURL and PutURL, but to no other
+	// host than the URL's. Default none.
+	Header http.Header
+	// OtherHosts lets FetchURL follow redirects to other hosts without a
+	// digest too. Default false.
+	OtherHosts bool
+	// NoSync has what is fetched appear without waiting for the disk, for a
+	// caller that does this itself. Default false.
+	NoSync bool
 	// Limit is the largest blob that is fetched or sent, in bytes. Default 2
 	// GiB.
 	Limit int64
@@ -174,6 +184,9 @@ func transportError(ctx context.Context, err error) error {
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 		err = cause
+	}
+	if request, ok := errors.AsType[*url.Error](err); ok {
+		err = request.Err // its text is the URL, with whatever is in its query
 	}
 	return &failure{error: wire.E(wire.Unavailable, "", err.Error(), "check the address and the network")}
 }

@@ -47,11 +47,11 @@ type Dir struct {
 	lock   *os.File
 	limits Limits
 
-	mu      sync.Mutex
+	mu      sync.Mutex      // also held while a blob's name comes or goes
 	resumed map[string]bool // digests whose partial file has a writer
 }
 
-var _ Store = (*Dir)(nil)
+var _ Backend = (*Dir)(nil)
 
 // OpenDir opens or creates a store at dir and clears what a crash left.
 func OpenDir(dir string, limits Limits) (*Dir, error) {
@@ -154,7 +154,7 @@ func (d *Dir) Put(ctx context.Context, sha string, r io.Reader) (Info, error) {
 	tmp := path.Join(tmpDir, hex.EncodeToString(unique)+tmpSuffix)
 	f, err := d.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return Info{}, fmt.Errorf("blob: %w", diskError(err))
+		return Info{}, fmt.Errorf("blob: %w", DiskError(err))
 	}
 	defer func() {
 		_ = f.Close()
@@ -187,30 +187,36 @@ func (d *Dir) Delete(_ context.Context, sha string) error {
 
 // List gives all blobs in the order of their digests.
 func (d *Dir) List(ctx context.Context) ([]Info, error) {
+	var out []Info
+	err := d.each(ctx, func(sha string, info os.FileInfo) { out = append(out, Info{sha, info.Size()}) })
+	return out, err
+}
+
+// each calls f for each blob in the order of their digests.
+func (d *Dir) each(ctx context.Context, f func(sha string, info os.FileInfo)) error {
 	dirs, err := d.readDir(".")
 	if err != nil {
-		return nil, fmt.Errorf("list blobs: %w", err)
+		return fmt.Errorf("list blobs: %w", err)
 	}
-	var out []Info
 	for _, sub := range dirs {
 		if !sub.IsDir() || len(sub.Name()) != 2 {
 			continue
 		}
 		files, err := d.readDir(sub.Name())
 		if err != nil {
-			return nil, fmt.Errorf("list blobs: %w", err)
+			return fmt.Errorf("list blobs: %w", err)
 		}
-		for _, f := range files {
+		for _, file := range files {
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return err
 			}
-			info, err := f.Info()
-			if err == nil && task.ValidDigest(f.Name()) && strings.HasPrefix(f.Name(), sub.Name()) {
-				out = append(out, Info{f.Name(), info.Size()})
+			info, err := file.Info()
+			if err == nil && task.ValidDigest(file.Name()) && strings.HasPrefix(file.Name(), sub.Name()) {
+				f(file.Name(), info)
 			}
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func nameOf(sha string) string { return path.Join(sha[:2], sha) }
@@ -223,7 +229,9 @@ func (d *Dir) publish(f *os.File, tmp, sha string) error {
 		err = d.root.MkdirAll(sha[:2], 0o700)
 	}
 	if err == nil {
+		d.mu.Lock()
 		err = d.root.Rename(tmp, nameOf(sha))
+		d.mu.Unlock()
 	}
 	for _, dir := range []string{sha[:2], "."} {
 		if err == nil {
@@ -231,7 +239,7 @@ func (d *Dir) publish(f *os.File, tmp, sha string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("blob %s: %w", sha, diskError(err))
+		return fmt.Errorf("blob %s: %w", sha, DiskError(err))
 	}
 	return nil
 }

@@ -77,8 +77,8 @@ func TestDirKeepsBlobs(t *testing.T) {
 		if b, err := os.ReadFile(d.Path(info.SHA256)); err != nil || string(b) != text {
 			t.Errorf("file holds %q %v", b, err)
 		}
-		if at, err := d.StoredAt(info.SHA256); err != nil || time.Since(at) > time.Minute {
-			t.Errorf("stored at %s %v", at, err)
+		if file, err := d.File(ctx, info.SHA256); err != nil || file != d.Path(info.SHA256) {
+			t.Errorf("file %s %v", file, err)
 		}
 		want = append(want, info)
 	}
@@ -115,8 +115,9 @@ func TestDirRefusesNamesThatAreNoDigests(t *testing.T) {
 		_, err3 := d.Put(ctx, sha, strings.NewReader(""))
 		_, err4 := d.Resume(ctx, sha, 0, 1, strings.NewReader("x"))
 		_, err5 := d.Offset(ctx, sha)
-		_, err6 := d.StoredAt(sha)
-		for _, err := range []error{err1, err2, err3, err4, err5, err6, d.Delete(ctx, sha)} {
+		_, err6 := d.File(ctx, sha)
+		_, err7 := d.Remove(ctx, blob.Entry{Info: blob.Info{SHA256: sha}})
+		for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, d.Touch(ctx, sha), d.Delete(ctx, sha)} {
 			if !wire.IsCode(err, wire.InvalidArgument) {
 				t.Errorf("%q: %v", sha, err)
 			}

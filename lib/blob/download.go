@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,12 +20,14 @@ import (
 const maxRedirects = 5
 
 // FetchURL brings what an http or https URL gives to the file dst as
-// Client.Fetch does. When wantSHA is empty any bytes are taken, and a download
-// that was cut off in an earlier call begins anew.
+// Client.Fetch does. When wantSHA is empty any bytes are taken, a download that
+// was cut off goes on within this call only, and only if the server's ETag says
+// that the bytes are still the same.
 //
 // Redirects are followed, five at most, from https to https only. They may
 // lead to another host when wantSHA is given: the digest, not the host, says
-// then whether the bytes are good. Without it they must stay on the host.
+// then whether the bytes are good. Without it they must stay on the host,
+// unless o.OtherHosts says otherwise.
 func FetchURL(ctx context.Context, rawURL, wantSHA, dst string, o Options, progress Progress) (Info, error) {
 	if wantSHA != "" {
 		if err := checkDigest(wantSHA); err != nil {
@@ -37,27 +40,42 @@ func FetchURL(ctx context.Context, rawURL, wantSHA, dst string, o Options, progr
 	}
 	o = o.withDefaults()
 	client := *o.HTTP
-	client.CheckRedirect = func(req *http.Request, via []*http.Request) error { return checkRedirect(req, via, wantSHA != "") }
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if req.URL.Host != u.Host {
+			for name := range o.Header {
+				req.Header.Del(name)
+			}
+		}
+		return checkRedirect(req, via, wantSHA != "" || o.OtherHosts)
+	}
 	o.HTTP = &client
 	d := &download{Options: o, url: rawURL, want: wantSHA, dst: dst, progress: progress}
 	info, err := d.run(ctx)
 	if err != nil {
-		return Info{}, fmt.Errorf("fetch %s: %w", u.Redacted(), err)
+		return Info{}, fmt.Errorf("fetch %s: %w", shown(u), err)
 	}
 	return info, nil
 }
 
-func checkRedirect(req *http.Request, via []*http.Request, pinned bool) error {
+// shown is a URL for errors and logs: without password and query, which may
+// hold a credential.
+func shown(u *url.URL) string {
+	bare := *u
+	bare.RawQuery, bare.Fragment = "", ""
+	return bare.Redacted()
+}
+
+func checkRedirect(req *http.Request, via []*http.Request, anyHost bool) error {
 	from, to := via[len(via)-1].URL, req.URL
 	refuse := func(why string) error {
-		return wire.E(wire.PermissionDenied, "url", "redirect to "+to.Redacted()+" not followed: "+why, "")
+		return wire.E(wire.PermissionDenied, "url", "redirect to "+shown(to)+" not followed: "+why, "")
 	}
 	switch {
 	case len(via) > maxRedirects:
 		return refuse(fmt.Sprintf("more than %d", maxRedirects))
 	case to.Scheme != from.Scheme && to.Scheme != "https":
 		return refuse("it leaves https")
-	case !pinned && to.Host != via[0].URL.Host:
+	case !anyHost && to.Host != via[0].URL.Host:
 		return refuse("another host is taken only when the sha256 is given")
 	}
 	return nil
@@ -76,6 +94,7 @@ type download struct {
 	have    int64    // bytes in file
 	moved   int64    // bytes received, those dropped again too
 	resumed bool     // some of the bytes in file came by an earlier request
+	etag    string   // strong one of the bytes in file, when want is empty
 }
 
 // run does it all.
@@ -121,7 +140,7 @@ func (d *download) open() error {
 	for {
 		f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return diskError(err)
+			return DiskError(err)
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			_ = f.Close()
@@ -154,7 +173,7 @@ func (d *download) open() error {
 // restart drops what was received.
 func (d *download) restart() error {
 	d.sum.Reset()
-	d.have, d.resumed = 0, false
+	d.have, d.resumed, d.etag = 0, false, ""
 	if err := d.file.Truncate(0); err != nil {
 		return err
 	}
@@ -164,7 +183,7 @@ func (d *download) restart() error {
 
 // attempt asks for what is missing and receives it.
 func (d *download) attempt(ctx context.Context) error {
-	if d.want == "" {
+	if d.want == "" && d.etag == "" {
 		if err := d.restart(); err != nil {
 			return err
 		}
@@ -175,11 +194,17 @@ func (d *download) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for name, values := range d.Header {
+		req.Header[name] = values
+	}
 	req.Header.Set("Accept-Encoding", "identity")
 	good := []int{http.StatusOK}
 	if d.have > 0 {
 		d.resumed = true
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
+		if d.etag != "" {
+			req.Header.Set("If-Range", d.etag)
+		}
 		good = append(good, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable)
 	}
 	resp, err := d.send(d.HTTP, req, good...)
@@ -216,6 +241,9 @@ func (d *download) begin(resp *http.Response) (total int64, err error) {
 		if n, _ := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &total); n != 3 || first != d.have {
 			return 0, d.again("the server sent another range than asked for")
 		}
+		if d.etag != "" && resp.Header.Get("ETag") != d.etag {
+			return 0, d.again("the server has other bytes now")
+		}
 	case http.StatusRequestedRangeNotSatisfiable:
 		return 0, d.again("the server has less bytes than are here")
 	default:
@@ -225,6 +253,10 @@ func (d *download) begin(resp *http.Response) (total int64, err error) {
 			}
 		}
 		total = resp.ContentLength
+		d.etag = ""
+		if etag := resp.Header.Get("ETag"); d.want == "" && strings.HasPrefix(etag, `"`) {
+			d.etag = etag
+		}
 	}
 	if total > d.Limit {
 		return 0, errTooLarge(d.Limit)
@@ -276,15 +308,18 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // finish makes the complete, checked file visible as dst.
 func (d *download) finish() (Info, error) {
-	err := d.file.Sync()
+	var err error
+	if !d.NoSync {
+		err = d.file.Sync()
+	}
 	if err == nil {
 		err = os.Rename(d.file.Name(), d.dst)
 	}
-	if err == nil {
+	if err == nil && !d.NoSync {
 		err = syncDir(filepath.Dir(d.dst))
 	}
 	if err != nil {
-		return Info{}, diskError(err)
+		return Info{}, DiskError(err)
 	}
 	return Info{d.sum.hex(), d.have}, nil
 }

@@ -42,7 +42,7 @@ func (d *Dir) Resume(ctx context.Context, sha string, offset, total int64, r io.
 	case offset < 0 || offset > total:
 		return 0, wire.E(wire.InvalidArgument, "Content-Range", fmt.Sprintf("offset %d of %d bytes", offset, total), "")
 	}
-	if there, err := d.Has(ctx, sha); err != nil || there {
+	if err := d.Touch(ctx, sha); !wire.IsCode(err, wire.NotFound) {
 		return total, err
 	}
 	if !d.claim(sha) {
@@ -65,7 +65,7 @@ func (d *Dir) Resume(ctx context.Context, sha string, offset, total int64, r io.
 func (d *Dir) resume(ctx context.Context, sha string, offset, total int64, r io.Reader) (have int64, err error) {
 	f, err := d.root.OpenFile(partOf(sha), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return 0, fmt.Errorf("blob %s: %w", sha, diskError(err))
+		return 0, fmt.Errorf("blob %s: %w", sha, DiskError(err))
 	}
 	defer f.Close()
 	drop := func(err error) (int64, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,37 @@ type Store interface {
 	List(ctx context.Context) ([]Info, error)
 }
 
+// Backend is a Store that uploads can be resumed in, and whose blobs can be
+// collected when nobody needs them.
+type Backend interface {
+	Store
+	// Offset is how many bytes of an upload of sha are here already.
+	Offset(ctx context.Context, sha string) (int64, error)
+	// Resume goes on with an upload, see Dir.Resume.
+	Resume(ctx context.Context, sha string, offset, total int64, r io.Reader) (have int64, err error)
+	// Touch makes a blob count as stored now; not_found if it is absent. When
+	// it has returned, Remove with an older Entry leaves the blob alone.
+	Touch(ctx context.Context, sha string) error
+	// Entries gives all blobs in the order of their digests; a backend may
+	// have a blob several times.
+	Entries(ctx context.Context) ([]Entry, error)
+	// Remove removes what Entries gave, unless the blob was stored again or
+	// touched since then; removed tells.
+	Remove(ctx context.Context, e Entry) (removed bool, err error)
+	// File gives a file with the blob, for those who can read only files. It
+	// must not be written to, and stays for at least an hour as long as the
+	// blob does.
+	File(ctx context.Context, sha string) (path string, err error)
+	Close() error
+}
+
+// Entry is a blob as a Backend has stored it.
+type Entry struct {
+	Info
+	StoredAt time.Time // last stored or touched
+	Version  string    // tells this entry from an earlier or later one of the blob
+}
+
 func checkDigest(sha string) error {
 	if !task.ValidDigest(sha) {
 		return wire.E(wire.InvalidArgument, "sha256", fmt.Sprintf("expected 64 lower-case hex digits, got %.80q", sha), "")
@@ -62,8 +94,8 @@ func errMismatch(want, got string) error {
 	return wire.E(wire.DigestMismatch, "sha256", fmt.Sprintf("the bytes have the digest %s, announced was %s", got, want), "")
 }
 
-// diskError gives a full disk its code.
-func diskError(err error) error {
+// DiskError gives a full disk its code; other errors are as they were.
+func DiskError(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return errDiskFull()
 	}
@@ -102,7 +134,7 @@ func transfer(ctx context.Context, dst io.Writer, src io.Reader, limit int64) (n
 			put, werr := dst.Write(buf[:got])
 			n += int64(put)
 			if werr != nil {
-				return n, diskError(werr)
+				return n, DiskError(werr)
 			}
 		}
 		if rerr == io.EOF {

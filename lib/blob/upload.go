@@ -29,8 +29,8 @@ func (c *Client) UploadFile(ctx context.Context, path string) (Info, error) {
 }
 
 // Upload sends what r holds and says under which digest it is kept. It reads r
-// twice: for its digest first, then, unless the server has the blob already,
-// to send what the server does not have of it.
+// twice: for its digest first, then to send what the server does not have of
+// it. A server that has the blob already answers before any byte of it.
 func (c *Client) Upload(ctx context.Context, r io.ReadSeeker) (Info, error) {
 	sum := newDigest()
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
@@ -58,8 +58,8 @@ type upload struct {
 // attempt asks what the server has and sends the rest.
 func (u *upload) attempt(ctx context.Context) error {
 	url := u.base + Path + u.info.SHA256
-	offset, there, err := u.ask(ctx, url)
-	if err != nil || there {
+	offset, err := u.ask(ctx, url)
+	if err != nil {
 		return err
 	}
 	u.moved = max(u.moved, offset)
@@ -102,29 +102,28 @@ func (u *upload) attempt(ctx context.Context) error {
 	return err
 }
 
-// ask tells whether the server has the blob, or how much of it.
-func (u *upload) ask(ctx context.Context, url string) (offset int64, there bool, err error) {
+// ask tells how much of an upload the server has. For a blob that it has whole
+// that is 0: the request to store it comes nevertheless, because it keeps the
+// blob from being collected before anything names it.
+func (u *upload) ask(ctx context.Context, url string) (offset int64, err error) {
 	ctx, _, stop := watch(ctx, u.Stall)
 	defer stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	resp, err := u.send(u.HTTP, req, http.StatusOK, http.StatusNotFound)
 	if err != nil {
-		return 0, false, err
+		return 0, err
 	}
 	if err := resp.Body.Close(); err != nil {
-		return 0, false, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		return 0, true, nil
+		return 0, err
 	}
 	offset, err = strconv.ParseInt(resp.Header.Get(OffsetHeader), 10, 64)
 	if err != nil || offset < 0 || offset >= u.info.Size {
 		offset = 0
 	}
-	return offset, false, nil
+	return offset, nil
 }
 
 // gate is a request's body that is no longer read once it was shut: a
