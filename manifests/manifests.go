@@ -11,13 +11,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed crds/*.yaml
+//go:embed crds/*.io_*.yaml
 var crds embed.FS
 
 // CRDs gives all custom resource definitions: Sedna's own, and our copies of
 // KubeEdge's for running without KubeEdge.
 func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
-	files, err := fs.Glob(crds, "crds/*.yaml")
+	files, err := fs.Glob(crds, "crds/*.io_*.yaml")
 	if err != nil {
 		return nil, err
 	}
