@@ -11,9 +11,26 @@ import (
 	"github.com/edgetwin/sedna/cloud/controllers"
 	"github.com/edgetwin/sedna/cloud/twin"
 	"github.com/edgetwin/sedna/lib/blob"
+	"github.com/edgetwin/sedna/lib/blob/s3blob"
+	"github.com/edgetwin/sedna/lib/storage/s3"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
 )
+
+// openBlobs opens the directory or the bucket that has the blobs.
+func openBlobs(ctx context.Context, c *Config) (blob.Backend, error) {
+	limits, b := blob.Limits{MaxBlob: c.Limits.Blob}, &c.Blobs.S3
+	if b.Bucket == "" {
+		return blob.OpenDir(c.blobsDir(), limits)
+	}
+	conn, err := s3.New(s3.Options{Endpoint: b.Endpoint, HTTP: b.HTTP, Region: b.Region, AccessKey: b.AccessKey, SecretKey: string(b.SecretKey)})
+	if err != nil {
+		return nil, err
+	}
+	return s3blob.Open(ctx, s3blob.Config{
+		Client: conn, Bucket: b.Bucket, Prefix: b.Prefix, Dir: c.blobsDir(), Limits: limits, CacheBytes: b.CacheBytes, PartSize: b.PartSize,
+	})
+}
 
 // blobStore is the blob store, which tells of each blob that arrives, and the
 // collector that one is about to.

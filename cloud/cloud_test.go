@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,9 +22,11 @@ import (
 	"github.com/edgetwin/sedna/cloud"
 	"github.com/edgetwin/sedna/cloud/twin"
 	"github.com/edgetwin/sedna/lib/blob"
+	"github.com/edgetwin/sedna/lib/config"
 	"github.com/edgetwin/sedna/lib/identity"
 	"github.com/edgetwin/sedna/lib/metrics"
 	"github.com/edgetwin/sedna/lib/serving/servingtest"
+	"github.com/edgetwin/sedna/lib/storage/s3/s3test"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
 	"github.com/edgetwin/sedna/models/task"
@@ -531,6 +535,68 @@ func testRestart(t *testing.T, first *manager) {
 	}
 }
 
+// TestBlobsInS3 has a GlobalManager that lost its directory of blobs.
+func TestBlobsInS3(t *testing.T) {
+	server, dir := s3test.Start(t), t.TempDir()
+	inS3 := func(c *cloud.Config) {
+		o := server.Options()
+		c.Blobs.S3 = cloud.S3{Endpoint: o.Endpoint, HTTP: o.HTTP, Bucket: s3test.Bucket, Prefix: "blobs/", AccessKey: o.AccessKey, SecretKey: config.Secret(o.SecretKey),
+			CacheBytes: 1 << 20, PartSize: 5 << 20}
+	}
+	m := start(t, dir, inS3)
+	sha := m.upload([]byte("a model"))
+	m.create(newModel("default", "kept", sha))
+	m.modelReady("default", "kept", "True", "Available")
+	if err := m.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "blobs")); err != nil {
+		t.Fatal(err)
+	}
+	m = start(t, dir, inS3)
+	if got := m.do(m.admin, http.MethodGet, "/v1/blobs/"+sha, nil); got.status != http.StatusOK || string(got.body) != "a model" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	bad := testConfig(t.TempDir())
+	inS3(&bad)
+	bad.Blobs.S3.Bucket = "missing"
+	if err := cloud.Run(t.Context(), bad, slog.New(slog.DiscardHandler), nil); err == nil {
+		t.Error("runs without its bucket")
+	}
+}
+
+// TestNudges has a node that does not confirm its task.
+func TestNudges(t *testing.T) {
+	paths := make(chan string, 100)
+	router := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { paths <- r.Method + " " + r.URL.Path }))
+	defer router.Close()
+	m := start(t, t.TempDir(), func(c *cloud.Config) {
+		c.Nudge = cloud.Nudge{URL: router.URL + "/{node}/sedna/nudge/{node}/nudge", Every: time.Second}
+	})
+	n := m.enrol("cut-off", nodeDir(t))
+	m.enrol("idle", nodeDir(t))
+	m.create(newModel("default", "small", m.upload([]byte("small"))), newModel("default", "big", m.upload(servingtest.Classifier(3, 5, false))), newService("default", "digits", "cut-off"))
+	d, doc := m.issued("default", "digits", "cut-off", task.Active)
+	select {
+	case got := <-paths:
+		if got != "POST /cut-off/sedna/nudge/cut-off/nudge" {
+			t.Error(got)
+		}
+	case <-time.After(patience):
+		t.Fatal("the node was not nudged")
+	}
+	m.report(n, d, task.Report{Phase: task.Running, Generation: doc.Generation, Seq: 1})
+	m.ready("default", "digits", "True", sedna.ReasonServing)
+	for len(paths) > 0 {
+		<-paths
+	}
+	select {
+	case got := <-paths:
+		t.Errorf("%s, and all is confirmed", got)
+	case <-time.After(2500 * time.Millisecond):
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for name, c := range map[string]struct {
 		field  string // empty: it is good
@@ -550,6 +616,14 @@ func TestCheck(t *testing.T) {
 		"negative memory":      {"limits.modelMemory", func(c *cloud.Config) { c.Limits.ModelMemory = -1 }},
 		"no inference":         {"limits.inferenceBody", func(c *cloud.Config) { c.Limits.InferenceBody = 0 }},
 		"no grace":             {"limits.blobGrace", func(c *cloud.Config) { c.Limits.BlobGrace = 0 }},
+		"a nudge":              {"", func(c *cloud.Config) { c.Nudge.URL = "http://cloudcore:9443/{node}/sedna/nudge/{node}/nudge" }},
+		"a nudge for nobody":   {"nudge.url", func(c *cloud.Config) { c.Nudge.URL = "http://cloudcore:9443/nudge" }},
+		"nudges all the time":  {"nudge.every", func(c *cloud.Config) { c.Nudge.Every = time.Millisecond }},
+		"a negative quota":     {"limits.blobQuota", func(c *cloud.Config) { c.Limits.BlobQuota = -1 }},
+		"a bucket":             {"", func(c *cloud.Config) { c.Blobs.S3.Bucket = "b" }},
+		"a bucket, no cache":   {"blobs.s3.cacheBytes", func(c *cloud.Config) { c.Blobs.S3.Bucket, c.Blobs.S3.CacheBytes = "b", 0 }},
+		"a bucket, small part": {"blobs.s3.partSize", func(c *cloud.Config) { c.Blobs.S3.Bucket, c.Blobs.S3.PartSize = "b", 5<<20-1 }},
+		"a bucket, no grace":   {"limits.blobGrace", func(c *cloud.Config) { c.Blobs.S3.Bucket, c.Limits.BlobGrace = "b", 19*time.Minute }},
 		"repairs all the time": {"repairAfter", func(c *cloud.Config) { c.RepairAfter = 0 }},
 	} {
 		cfg := cloud.DefaultConfig()

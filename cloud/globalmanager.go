@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -29,7 +30,7 @@ import (
 	"github.com/edgetwin/sedna/cloud/enrol"
 	"github.com/edgetwin/sedna/cloud/inference"
 	"github.com/edgetwin/sedna/cloud/twin"
-	"github.com/edgetwin/sedna/lib/blob"
+	"github.com/edgetwin/sedna/cloud/workload"
 	"github.com/edgetwin/sedna/lib/daemon"
 	"github.com/edgetwin/sedna/lib/identity"
 	"github.com/edgetwin/sedna/lib/losses"
@@ -99,7 +100,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, ready func(Endpoints
 		return err
 	}
 	m := &manager{cfg: cfg, log: log, metrics: metrics.New(), mux: http.NewServeMux()}
-	if err := m.open(); err != nil {
+	if err := m.open(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.blobs.Close()) }()
@@ -121,7 +122,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, ready func(Endpoints
 }
 
 // open opens what lies in the data directory.
-func (m *manager) open() (err error) {
+func (m *manager) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(m.cfg.DataDir, 0o700); err != nil {
 		return err
 	}
@@ -131,12 +132,9 @@ func (m *manager) open() (err error) {
 	if m.keys, err = identity.OpenSigningKeys(m.cfg.keysDir()); err != nil {
 		return err
 	}
-	dir, err := blob.OpenDir(m.cfg.blobsDir(), blob.Limits{MaxBlob: m.cfg.Limits.Blob})
-	if err != nil {
-		return err
-	}
-	m.blobs = &blobStore{Backend: dir, stored: make(chan event.TypedGenericEvent[string], 64)}
-	return nil
+	m.blobs = &blobStore{stored: make(chan event.TypedGenericEvent[string], 64)}
+	m.blobs.Backend, err = openBlobs(ctx, &m.cfg)
+	return err
 }
 
 // kubernetes starts the embedded API or finds the cluster's.
@@ -174,14 +172,22 @@ func (m *manager) assemble() (err error) {
 	logger := logr.FromSlogHandler(daemon.AtLeast(slog.LevelWarn, m.log.Handler()))
 	ctrl.SetLogger(logger)
 	scheme := runtime.NewScheme()
-	if err := errors.Join(sedna.AddToScheme(scheme), devices.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(sedna.AddToScheme(scheme), devices.AddToScheme(scheme), workload.AddToScheme(scheme)); err != nil {
 		return err
 	}
 	cfg := rest.CopyConfig(m.rest)
 	cfg.QPS = -1 // the work queues limit retries; the API has its own limits
+	pods, err := workload.Available(cfg)
+	if err != nil {
+		return err
+	}
+	var cached cache.Options
+	if pods {
+		cached.ByObject = workload.Cache()
+	}
 	again := true
 	m.ctrl, err = ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Logger: logger,
+		Scheme: scheme, Metrics: server.Options{BindAddress: "0"}, Logger: logger, Cache: cached,
 		Controller: config.Controller{SkipNameValidation: &again}, // several GlobalManagers may live in one process
 	})
 	if err != nil {
@@ -191,7 +197,8 @@ func (m *manager) assemble() (err error) {
 	nodes := &twin.Nodes{Client: kube, Namespace: m.cfg.Namespace}
 	m.gate = &gate{client: kube, nodes: nodes}
 	m.collector, err = blobserver.NewCollector(blobserver.CollectorConfig{
-		Store: m.blobs.Backend, References: references{kube}, Grace: m.cfg.Limits.BlobGrace, Exclusive: true, Metrics: m.metrics, Log: m.log,
+		Store: m.blobs.Backend, References: references{kube}, Grace: m.cfg.Limits.BlobGrace, Quota: m.cfg.Limits.BlobQuota,
+		Exclusive: m.cfg.Blobs.S3.Bucket == "", Metrics: m.metrics, Log: m.log,
 	})
 	if err != nil {
 		return err
@@ -204,14 +211,20 @@ func (m *manager) assemble() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := m.controllers(nodes); err != nil {
+	workers := controllers.Pods{Client: kube, Render: workload.Renderer{Image: m.cfg.Workers.StorageImage}, LocalController: m.cfg.Workers.LocalController}
+	if pods {
+		if workers.Engine, err = workload.New(m.ctrl); err != nil {
+			return err
+		}
+	}
+	if err := m.controllers(nodes, workers); err != nil {
 		return err
 	}
 	return m.doors(nodes)
 }
 
 // controllers registers all controllers.
-func (m *manager) controllers(nodes *twin.Nodes) error {
+func (m *manager) controllers(nodes *twin.Nodes, workers controllers.Pods) error {
 	kube := m.ctrl.GetClient()
 	tasks := &twin.Tasks{Client: kube, Signer: signer{m.keys}, Now: time.Now}
 	obs := twin.NewObserver(kube, nodes, m.metrics)
@@ -222,8 +235,22 @@ func (m *manager) controllers(nodes *twin.Nodes) error {
 		deviceCtl,
 		twin.NewNodeController(tasks, nodes, obs, deviceCtl, m.log),
 		&controllers.Model{Client: kube, Size: m.blobs.Size, Stored: m.blobs.stored, Used: m.collector.Used, Gone: m.collector.Kick},
-		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs}, Changed: changed, Gone: m.collector.Kick},
+		&controllers.JointInference{Jobs: jobs, Cloud: &cloudModels{m.inference, m.blobs}, Workers: workers, Changed: changed, Gone: m.collector.Kick},
 	} {
+		if err := c.SetupWithManager(m.ctrl); err != nil {
+			return err
+		}
+	}
+	if m.cfg.Nudge.URL != "" {
+		n, err := newNudger(m.cfg.Nudge, deviceCtl.Waiting, m.metrics, m.log)
+		if err != nil {
+			return err
+		}
+		if err := m.ctrl.Add(n); err != nil {
+			return err
+		}
+	}
+	for _, c := range controllers.WorkersOfAll(workers) {
 		if err := c.SetupWithManager(m.ctrl); err != nil {
 			return err
 		}

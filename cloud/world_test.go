@@ -64,12 +64,16 @@ type manager struct {
 }
 
 // start runs a GlobalManager in this process until stop or the end of the test.
-func start(t *testing.T, dir string) *manager {
+func start(t *testing.T, dir string, changes ...func(*cloud.Config)) *manager {
 	t.Helper()
+	cfg := testConfig(dir)
+	for _, change := range changes {
+		change(&cfg)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan cloud.Endpoints, 1), make(chan error, 1)
 	go func() {
-		done <- cloud.Run(ctx, testConfig(dir), slog.New(slog.DiscardHandler), func(e cloud.Endpoints) { ready <- e })
+		done <- cloud.Run(ctx, cfg, slog.New(slog.DiscardHandler), func(e cloud.Endpoints) { ready <- e })
 	}()
 	var ended bool
 	stop := func() error {

@@ -22,6 +22,7 @@ import (
 	"github.com/edgetwin/sedna/edge"
 	"github.com/edgetwin/sedna/lib/daemon"
 	"github.com/edgetwin/sedna/mapper"
+	"github.com/edgetwin/sedna/models/wire"
 )
 
 // rule and ruleEndpoint are what KubeEdge's Router takes.
@@ -409,6 +410,10 @@ func TestPartsOfTheCloudFitTogether(t *testing.T) {
 	if b := objects["ClusterRoleBinding/sedna-globalmanager"].(*rbacv1.ClusterRoleBinding); b.Subjects[0].Name != d.Spec.Template.Spec.ServiceAccountName || b.Subjects[0].Namespace != d.Namespace {
 		t.Errorf("%+v", b.Subjects)
 	}
+	c := d.Spec.Template.Spec.Containers[0]
+	if !slices.Contains(c.Env, corev1.EnvVar{Name: "SEDNA_WORKERS_STORAGEIMAGE", Value: c.Image}) {
+		t.Errorf("workers in pods do not fetch with %s: %v", c.Image, c.Env)
+	}
 	for name, o := range objects {
 		if m, ok := o.(*corev1.ConfigMap); ok && m.Data["url"] != "" && !strings.HasSuffix(m.Data["url"], fmt.Sprintf(":%d", s.Spec.Ports[0].NodePort)) {
 			t.Errorf("%s: url %s", name, m.Data["url"])
@@ -416,31 +421,43 @@ func TestPartsOfTheCloudFitTogether(t *testing.T) {
 	}
 }
 
-// A Rule stands for the topic that its namespace and its own topic make, which
-// has to be the one on which the LocalController publishes.
-func TestRouterRulesNameEventTopics(t *testing.T) {
+// A Rule from the bus stands for the topic that its namespace and its own topic
+// make, which has to be the one on which the LocalController publishes. A Rule
+// to the bus puts the rest of the URL's path behind its topic.
+func TestRouterRulesNameOurTopics(t *testing.T) {
+	const node = "edge7"
+	nudge := strings.ReplaceAll("http://cloudcore:9443/{node}/sedna/nudge/{node}/nudge", "{node}", node)
 	objects := render(t, "overlays/router")
-	rules := 0
+	events, nudges := 0, 0
 	for name, o := range objects {
 		r, ok := o.(*rule)
 		if !ok {
 			continue
 		}
-		rules++
-		node := r.Spec.SourceResource["node_name"]
-		if topic := r.Namespace + "/" + r.Spec.SourceResource["topic"]; !strings.HasPrefix(topic, "sedna/"+node+"/event/") {
-			t.Errorf("%s: topic %s", name, topic)
-		}
-		for end, kind := range map[string]string{r.Spec.Source: "eventbus", r.Spec.Target: "rest"} {
-			if e, ok := objects["RuleEndpoint/"+end].(*ruleEndpoint); !ok || e.Spec.RuleEndpointType != kind {
-				t.Errorf("%s: endpoint %s is not of type %s", name, end, kind)
+		source, _ := objects["RuleEndpoint/"+r.Spec.Source].(*ruleEndpoint)
+		target, _ := objects["RuleEndpoint/"+r.Spec.Target].(*ruleEndpoint)
+		switch {
+		case source == nil || target == nil:
+			t.Errorf("%s: endpoints %s and %s", name, r.Spec.Source, r.Spec.Target)
+		case source.Spec.RuleEndpointType == "eventbus" && target.Spec.RuleEndpointType == "rest":
+			events++
+			if topic := r.Namespace + "/" + r.Spec.SourceResource["topic"]; !strings.HasPrefix(topic, "sedna/"+r.Spec.SourceResource["node_name"]+"/event/") {
+				t.Errorf("%s: topic %s", name, topic)
 			}
-		}
-		if !strings.HasPrefix(r.Spec.TargetResource["resource"], "http") {
-			t.Errorf("%s: %v", name, r.Spec.TargetResource)
+			if !strings.HasPrefix(r.Spec.TargetResource["resource"], "http") {
+				t.Errorf("%s: %v", name, r.Spec.TargetResource)
+			}
+		case source.Spec.RuleEndpointType == "rest" && target.Spec.RuleEndpointType == "eventbus":
+			nudges++
+			_, rest, ok := strings.Cut(nudge, "/"+node+"/"+r.Namespace+"/"+r.Spec.SourceResource["path"])
+			if topic := r.Spec.TargetResource["topic"] + rest; !ok || topic != wire.Nudge(node) {
+				t.Errorf("%s: topic %s", name, topic)
+			}
+		default:
+			t.Errorf("%s: from %s to %s", name, source.Spec.RuleEndpointType, target.Spec.RuleEndpointType)
 		}
 	}
-	if rules == 0 {
-		t.Error("no rules")
+	if events == 0 || nudges != 1 {
+		t.Errorf("%d rules for events, %d for nudges", events, nudges)
 	}
 }

@@ -2,6 +2,7 @@ package manifests_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/spf13/cobra"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -130,6 +132,13 @@ func TestRoleIsWhatTheGlobalManagerDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	taskDevice := follow(t, user, func(d *devices.Device) bool { return twin.IsTask(d) })
+	for _, kind := range []string{"featureextractionservice", "federatedlearningjob", "objectsearchservice", "objecttrackingservice", "reidjob", "videoanalyticsjob"} {
+		text, err := os.ReadFile(filepath.Join("samples", "reference", kind+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		judged(t, user, parse(t, "", "", string(text)))
+	}
 	if err := user.Delete(t.Context(), service); err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +179,26 @@ func TestRoleIsWhatTheGlobalManagerDoes(t *testing.T) {
 		resource, isList := strings.CutSuffix(what, " list")
 		if !asked[what] && !(isList && asked[resource+" watch"]) {
 			t.Errorf("the role allows %s, which nothing needs", what)
+		}
+	}
+}
+
+// judged creates an object and waits until its status has a condition.
+func judged(t *testing.T, c client.Client, o *unstructured.Unstructured) {
+	t.Helper()
+	o.SetNamespace(cmp.Or(o.GetNamespace(), "default"))
+	if err := c.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+			t.Fatal(err)
+		}
+		if conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions"); len(conditions) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s gets no condition", o.GetKind())
 		}
 	}
 }

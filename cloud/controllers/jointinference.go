@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/edgetwin/sedna/cloud/twin"
+	"github.com/edgetwin/sedna/cloud/workload"
 	devices "github.com/edgetwin/sedna/models/devices/v1beta1"
 	sedna "github.com/edgetwin/sedna/models/sedna/v1alpha1"
 	"github.com/edgetwin/sedna/models/task"
@@ -43,9 +47,11 @@ type CloudModels interface {
 
 // JointInference plans JointInferenceServices: an edge task for each node, and
 // the big model on the GlobalManager unless the manifest names an endpoint.
+// Workers with a template are Deployments in their place.
 type JointInference struct {
 	Jobs
-	Cloud CloudModels
+	Cloud   CloudModels
+	Workers Pods
 	// Changed gets the task Devices about which there is news.
 	Changed <-chan event.TypedGenericEvent[*devices.Device]
 	// Gone is called when a service is gone, and the blobs that its tasks named
@@ -61,12 +67,17 @@ func (r *JointInference) SetupWithManager(mgr ctrl.Manager) error {
 		}
 		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: d.Namespace, Name: d.Labels[task.LabelName]}}}
 	})
-	return ctrl.NewControllerManagedBy(mgr).Named("jointinferenceservice").For(&sedna.JointInferenceService{}).
+	b := ctrl.NewControllerManagedBy(mgr).Named("jointinferenceservice").For(&sedna.JointInferenceService{}).
 		Watches(&sedna.Model{}, handler.EnqueueRequestsFromMapFunc(r.servicesOf)).
 		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, ofTask)).
 		WatchesRawSource(source.Kind(mgr.GetCache(), &devices.Device{}, handler.TypedEnqueueRequestsFromMapFunc(r.waitingFor), nodeMoved())).
-		WatchesRawSource(source.Channel(r.Changed, ofTask)).
-		Complete(r)
+		WatchesRawSource(source.Channel(r.Changed, ofTask))
+	if r.Workers.Engine != nil {
+		for _, s := range r.Workers.Engine.Sources(mgr.GetCache(), task.KindJointInference) {
+			b = b.WatchesRawSource(s)
+		}
+	}
+	return b.Complete(r)
 }
 
 // servicesOf finds the services that use a Model.
@@ -129,7 +140,7 @@ func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		// that was made last.
 		_, err := r.Tasks.Sync(ctx, twin.Owner{Kind: task.KindJointInference, Namespace: req.Namespace, Name: req.Name}, nil)
 		r.Gone()
-		return ctrl.Result{}, err
+		return ctrl.Result{}, errors.Join(err, r.removeWorkers(ctx, workload.Owner{Kind: task.KindJointInference, Namespace: req.Namespace, Name: req.Name}))
 	}
 	if err != nil {
 		return ctrl.Result{}, err
@@ -145,9 +156,9 @@ func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	}
 
 	before := s.DeepCopy()
-	tasks, err := r.carryOut(ctx, s, owner)
-	var p *problem
-	if err != nil && !errors.As(err, &p) && !errors.Is(err, twin.ErrStopping) {
+	tasks, state, err := r.carryOut(ctx, s, owner)
+	p, ok := asProblem(err)
+	if err != nil && !ok && !errors.Is(err, twin.ErrStopping) {
 		return ctrl.Result{}, err
 	}
 	if errors.Is(err, twin.ErrStopping) {
@@ -156,26 +167,41 @@ func (r *JointInference) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if s.Status.Nodes, err = r.nodeStatuses(ctx, tasks); err != nil {
 		return ctrl.Result{}, err
 	}
-	summarize(s, p)
+	summarize(s, count(&state), p)
 	if !equality.Semantic.DeepEqual(before.Status, s.Status) {
 		if err := r.Client.Status().Patch(ctx, s, client.MergeFrom(before)); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
 	}
-	if p != nil {
+	if p != nil || len(state.Waiting) > 0 {
 		return ctrl.Result{RequeueAfter: stoppingRetry}, nil
 	}
 	return ctrl.Result{}, nil
 }
 
-// carryOut plans the service and writes its tasks. On a problem the tasks that
-// exist stay as they are, since what serves goes on serving; but those on nodes
-// that were forgotten end, and all when the selector matches no node any more.
-func (r *JointInference) carryOut(ctx context.Context, s *sedna.JointInferenceService, owner twin.Owner) ([]devices.Device, error) {
-	want, err := r.plan(ctx, s)
+// removeWorkers takes what runs in pods out of the cluster.
+func (r *JointInference) removeWorkers(ctx context.Context, o workload.Owner) error {
+	if r.Workers.Engine == nil {
+		return nil
+	}
+	return r.Workers.Engine.Remove(ctx, o)
+}
+
+// carryOut plans the service, and writes its tasks and Deployments. On a
+// problem what exists stays as it is, since what serves goes on serving; but
+// tasks on nodes that were forgotten end, and all when the selector matches no
+// node any more.
+func (r *JointInference) carryOut(ctx context.Context, s *sedna.JointInferenceService, owner twin.Owner) ([]devices.Device, workload.State, error) {
+	o := workload.Owner{Kind: owner.Kind, Namespace: owner.Namespace, Name: owner.Name, UID: owner.UID}
+	want, wish, err := r.plan(ctx, s, o)
 	if err == nil || errors.Is(err, errNoMatch) {
 		tasks, syncErr := r.Tasks.Sync(ctx, owner, want)
-		return tasks, errors.Join(err, syncErr)
+		var state workload.State
+		var applyErr error
+		if r.Workers.Engine != nil {
+			state, applyErr = r.Workers.Engine.Apply(ctx, o, wish)
+		}
+		return tasks, state, errors.Join(err, syncErr, applyErr)
 	}
 	tasks, listErr := r.Tasks.List(ctx, owner)
 	err = errors.Join(err, listErr)
@@ -184,18 +210,45 @@ func (r *JointInference) carryOut(ctx context.Context, s *sedna.JointInferenceSe
 			err = errors.Join(err, r.Tasks.Stop(ctx, &tasks[i]))
 		}
 	}
-	return tasks, err
+	state, seeErr := r.Workers.see(ctx, o)
+	return tasks, state, errors.Join(err, seeErr)
 }
 
-// plan says which tasks the service needs.
-func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceService) ([]twin.Want, error) {
-	edge, cloud := &s.Spec.EdgeWorker, &s.Spec.CloudWorker
-	if edge.Template != nil {
-		return nil, needsPodRuntime("edgeWorker", edge.Template)
+// plan says which tasks the service needs, and what else has to be in the cluster.
+func (r *JointInference) plan(ctx context.Context, s *sedna.JointInferenceService, owner workload.Owner) ([]twin.Want, workload.Wish, error) {
+	w := wisher{p: &r.Workers, owner: owner}
+	// An edge worker's template is looked at first, as whatever else it needs
+	// is of no use when it cannot run.
+	var edgeTemplate *corev1.PodTemplateSpec
+	if s.Spec.EdgeWorker.Template != nil {
+		edgeTemplate = w.template("edgeWorker", s.Spec.EdgeWorker.Template)
 	}
-	if cloud.Template != nil {
-		return nil, needsPodRuntime("cloudWorker", cloud.Template)
+	if s.Spec.CloudWorker.Template != nil {
+		r.cloudWorker(ctx, &w, &s.Spec.CloudWorker)
 	}
+	if w.err != nil {
+		return nil, w.wish, orWithout(w.err)
+	}
+	if edgeTemplate != nil {
+		r.Cloud.Remove(wire.Service(s.Namespace, s.Name))
+		r.edgeWorker(ctx, &w, s, edgeTemplate)
+		return nil, w.wish, w.err
+	}
+	want, err := r.planTasks(ctx, s)
+	return want, w.wish, err
+}
+
+// orWithout adds what else can be done about a template that needs pods.
+func orWithout(err error) error {
+	if p := (*problem)(nil); errors.As(err, &p) && p.reason == sedna.ReasonNeedsPodRuntime {
+		return &problem{p.reason, p.message + "; or leave the template out, then Sedna serves the model itself"}
+	}
+	return err
+}
+
+// planTasks says which tasks the service needs where the LocalControllers serve.
+func (r *JointInference) planTasks(ctx context.Context, s *sedna.JointInferenceService) ([]twin.Want, error) {
+	edge := &s.Spec.EdgeWorker
 	if edge.HardExampleMining.Plugin != nil {
 		return nil, &problem{sedna.ReasonInvalid, "edgeWorker.hardExampleMining.plugin: the LocalController decides by its own rules only; expected one of those, or a template"}
 	}
@@ -256,15 +309,21 @@ func resultOn(node string, r *sedna.ResultProperty) *task.ResultProperty {
 	return &task.ResultProperty{Device: onNode(node, r.Device), Property: r.Property, Value: r.Value}
 }
 
-// cloudSide says where hard examples go: the manifest's endpoint, or the
-// GlobalManager's own routes, on which the big model is then served.
+// cloudSide says where hard examples go: the manifest's endpoint, the Service of
+// the cloud worker's template, which has to speak the Open Inference Protocol,
+// or the GlobalManager's own routes, on which the big model is then served. A
+// Service is reached from nodes that EdgeMesh connects; others answer by
+// themselves, as whenever the cloud is away.
 func (r *JointInference) cloudSide(ctx context.Context, s *sedna.JointInferenceService) (*task.CloudSide, error) {
 	w := &s.Spec.CloudWorker
 	side := &task.CloudSide{TimeoutMilliseconds: w.TimeoutMilliseconds, MaxConcurrent: w.MaxConcurrent}
 	service := wire.Service(s.Namespace, s.Name)
-	if w.Endpoint != "" {
+	if w.Endpoint != "" || w.Template != nil {
 		r.Cloud.Remove(service)
 		side.URL, side.Model = strings.TrimSuffix(w.Endpoint, "/"), w.Model.Name
+		if w.Template != nil {
+			side.URL = "http://" + net.JoinHostPort(workload.Host(workload.Owner{Namespace: s.Namespace, Name: s.Name}, workerCloud), strconv.Itoa(portBigModel))
+		}
 		return side, nil
 	}
 	_, model, err := r.model(ctx, s.Namespace, w.Model.Name)
@@ -286,6 +345,7 @@ func (r *JointInference) finish(ctx context.Context, s *sedna.JointInferenceServ
 		return ctrl.Result{}, nil
 	}
 	tasks, err := r.Tasks.Sync(ctx, owner, nil)
+	err = errors.Join(err, r.removeWorkers(ctx, workload.Owner{Kind: owner.Kind, Namespace: owner.Namespace, Name: owner.Name, UID: owner.UID}))
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -321,29 +381,20 @@ func placement(w *sedna.EdgeWorker) (node string, selector map[string]string) {
 	return t.Spec.NodeName, t.Spec.NodeSelector
 }
 
-// needsPodRuntime names the container that cannot run here, and what to do.
-func needsPodRuntime(worker string, template *sedna.PodTemplate) *problem {
-	t, err := template.Decode()
-	if err != nil {
-		return &problem{sedna.ReasonInvalid, fmt.Sprintf("%s.template: %v", worker, err)}
-	}
-	container := "its container"
-	if len(t.Spec.Containers) > 0 {
-		container = fmt.Sprintf("container %q", t.Spec.Containers[0].Name)
-	}
-	return &problem{sedna.ReasonNeedsPodRuntime, fmt.Sprintf(
-		"%s.template: %s needs a cluster that runs pods; leave the template out, then Sedna serves the model itself", worker, container)}
-}
-
-// summarize fills phase, counts and the Ready condition from the nodes.
-func summarize(s *sedna.JointInferenceService, p *problem) {
+// summarize fills phase, counts and the Ready condition from the nodes and from
+// the workers in pods.
+func summarize(s *sedna.JointInferenceService, pods tally, p *problem) {
 	st := &s.Status
 	if st.StartTime == nil {
 		st.StartTime = &metav1.Time{Time: s.CreationTimestamp.Time}
 	}
-	st.Active, st.Failed = 0, 0
-	confirmed := 0
-	var failed string
+	st.Active, st.Failed = pods.active, pods.failed
+	confirmed, total := int(pods.active), len(st.Nodes)+int(pods.total)
+	served := "nodes"
+	if pods.total > 0 {
+		served = "workers"
+	}
+	failed := pods.unwell
 	for _, n := range st.Nodes {
 		switch n.Phase {
 		case task.Running:
@@ -366,14 +417,15 @@ func summarize(s *sedna.JointInferenceService, p *problem) {
 	case st.Failed > 0:
 		st.Phase = sedna.PhaseFailed
 		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonFailed, failed)
-	case confirmed == len(st.Nodes) && confirmed > 0:
+	case confirmed == total && confirmed > 0:
 		st.Phase = sedna.PhaseRunning
-		setReady(&st.Conditions, s.Generation, metav1.ConditionTrue, sedna.ReasonServing, fmt.Sprintf("%d of %d nodes serve", confirmed, len(st.Nodes)))
+		setReady(&st.Conditions, s.Generation, metav1.ConditionTrue, sedna.ReasonServing, fmt.Sprintf("%d of %d %s serve", confirmed, total, served))
 	default:
 		st.Phase = sedna.PhasePending
 		if st.Active > 0 {
 			st.Phase = sedna.PhaseRunning
 		}
-		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonProgressing, fmt.Sprintf("%d of %d nodes serve the current generation", confirmed, len(st.Nodes)))
+		setReady(&st.Conditions, s.Generation, metav1.ConditionFalse, sedna.ReasonProgressing,
+			join(fmt.Sprintf("%d of %d %s serve the current generation", confirmed, total, served), pods.unwell))
 	}
 }

@@ -36,7 +36,7 @@ func TestJobs(t *testing.T) {
 		"Failed": testFailed, "ForceDelete": testForceDelete, "Selector": testSelector, "LastLabelLost": testLastLabelLost,
 		"Endpoint": testEndpoint, "ModelChange": testModelChange, "Predecessor": testPredecessor,
 		"DeviceDeletedByHand": testDeviceDeletedByHand, "Namespaced": testNamespaced, "Repair": testRepair, "Orphan": testOrphan,
-		"ManifestChange": testManifestChange, "InputsPerNode": testInputsPerNode, "Golden": testGolden,
+		"ManifestChange": testManifestChange, "InputsPerNode": testInputsPerNode, "Golden": testGolden, "PodsGolden": testPodsGolden, "PodsRefused": testPodsRefused,
 		"ModelReady": testModelReady, "ModelVersions": testModelVersions, "ModelUse": testModelUse,
 	} {
 		t.Run(name, func(t *testing.T) {

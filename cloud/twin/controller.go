@@ -3,6 +3,8 @@ package twin
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,8 +62,10 @@ type Controller struct {
 }
 
 type repair struct {
+	node       string
 	generation int64
 	count      int
+	since      time.Time // when it was first seen not to be confirmed
 	last, next time.Time
 	rebound    bool // the last repair bound the Device anew
 }
@@ -221,6 +225,21 @@ func (c *Controller) tell(ctx context.Context, d *devices.Device, seq int64) err
 	return nil
 }
 
+// Waiting lists the nodes that have not confirmed a document for longer than a
+// while.
+func (c *Controller) Waiting(longer time.Duration) []string {
+	limit := c.now().Add(-longer)
+	nodes := map[string]bool{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.repairs {
+		if r.since.Before(limit) {
+			nodes[r.node] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(nodes))
+}
+
 // repair delivers a document again that was not confirmed in time, by raising
 // the nonce or by binding the Device anew. Only a node that was heard of lately
 // is worth the writes.
@@ -235,7 +254,7 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 	c.mu.Lock()
 	r := c.repairs[d.UID]
 	if r.generation != s.Document.Generation {
-		r = repair{generation: s.Document.Generation, next: now.Add(c.timings.RepairAfter)}
+		r = repair{node: d.Labels[task.LabelNode], generation: s.Document.Generation, since: now, next: now.Add(c.timings.RepairAfter)}
 		c.repairs[d.UID] = r
 	}
 	c.mu.Unlock()
@@ -252,8 +271,12 @@ func (c *Controller) repair(ctx context.Context, d *devices.Device, s State) (ct
 		c.nodes.doubt(d.Labels[task.LabelNode])
 	}
 	rebind := (r.count%rebindEvery == 0 || s.Report == nil) && !r.rebound && !faults.Off(faults.Rebinding)
+	doublings := min(r.count, 16)
+	if r.rebound {
+		doublings-- // what follows a binding is a part of it
+	}
 	r.last, r.rebound = now, rebind
-	r.next = now.Add(min(c.timings.RepairAfter<<min(r.count, 16), c.timings.RepairMax))
+	r.next = now.Add(min(c.timings.RepairAfter<<doublings, c.timings.RepairMax))
 	c.mu.Lock()
 	c.repairs[d.UID] = r
 	c.mu.Unlock()

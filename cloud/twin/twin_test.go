@@ -618,3 +618,24 @@ func TestBeatBringsARepairForward(t *testing.T) {
 		t.Errorf("the next repair came %v after the first, as if no beat had come", took)
 	}
 }
+
+// A Device that is bound while edgecore is away is not registered, and nothing
+// but another binding helps: its back-off counts a binding and the raised nonce
+// that follows as one.
+func TestDeviceThatNeverReportedIsBoundAgainSoon(t *testing.T) {
+	const after = time.Second
+	w := startWorld(t, false, twin.Timings{RepairAfter: after, UnboundFor: 10 * time.Millisecond})
+	w.beat(1, task.StateHash(nil))
+	w.eventually(func() bool {
+		n, err := twin.NonceOf(w.nodeDevice())
+		return err == nil && n.Acked == 1
+	}, "the beat acknowledged")
+	w.sync(want("0.5"))
+	w.eventually(func() bool { return w.device().Spec.NodeName == "" }, "the Device taken off its node")
+	first := time.Now()
+	w.eventually(func() bool { return w.nonce().N == 1 }, "the nonce raised")
+	w.eventually(func() bool { return w.device().Spec.NodeName == "" }, "the Device taken off its node again")
+	if took := time.Since(first); took > 7*after/2 {
+		t.Errorf("bound anew %v after the first time, want %v", took, 5*after/2)
+	}
+}

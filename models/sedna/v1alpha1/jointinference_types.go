@@ -122,6 +122,7 @@ type InputSource struct {
 	// +kubebuilder:validation:MaxLength=128
 	Property string `json:"property,omitempty"`
 	// Topic on the node's bus, without wildcards; {node} stands for the node's name.
+	// sedna/{node}/infer/NAME/result stands for all results of the service NAME.
 	// +kubebuilder:validation:Pattern=`^[^+#$][^+#]*$`
 	// +kubebuilder:validation:MaxLength=1024
 	Topic string `json:"topic,omitempty"`

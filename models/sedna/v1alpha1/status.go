@@ -62,10 +62,10 @@ type ServiceStatus struct {
 	Phase string `json:"phase,omitempty"`
 	// StartTime is when the service was first seen.
 	StartTime *metav1.Time `json:"startTime,omitempty"`
-	// Active workers; of joint inference those at the edge.
+	// Active workers; of joint inference without templates those at the edge.
 	// +optional
 	Active int32 `json:"active"`
-	// Failed workers; of joint inference those at the edge.
+	// Failed workers; of joint inference without templates those at the edge.
 	// +optional
 	Failed int32 `json:"failed"`
 	// Metrics of the service.
