@@ -227,6 +227,7 @@ func (c *controller) run(ctx context.Context, deps Deps) error {
 			c.log.Error("inference on the bus ended", "error", err)
 		}
 	})
+	c.followNudges()
 	c.bus.OnConnect(func() { c.busEvent("BusConnected") })
 	c.bus.OnDisconnect(func() { c.busEvent("BusDisconnected") })
 	// The bus outlives ctx, for the answers that are under way.

@@ -207,6 +207,9 @@ func (m *Manager) Start(ctx context.Context) error {
 	return nil
 }
 
+// ReportAll sends at once what the cloud has not acknowledged.
+func (m *Manager) ReportAll() { m.reporter.reconnected() }
+
 // Close stops the workers and waits for them. Services stay with the Server.
 func (m *Manager) Close() {
 	m.mu.Lock()

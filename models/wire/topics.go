@@ -126,8 +126,8 @@ func Sensor(node, ns, device, property string) string {
 	return "sedna/" + node + "/sensor/" + ns + "/" + device + "/" + property
 }
 
-// SensorSet is where programs on the node may write a property, where the
-// mapper allows that.
+// SensorSet is where the LocalController writes the results of services into a
+// property, and any program on the node where the mapper allows that.
 func SensorSet(node, ns, device, property string) string {
 	return Sensor(node, ns, device, property) + "/set"
 }
@@ -150,6 +150,11 @@ func ParseSensor(node, topic string) (ns, device, property string, ok bool) {
 func CameraFrame(node, ns, device string) string {
 	return "sedna/" + node + "/camera/" + ns + "/" + device + "/frame"
 }
+
+// Nudge is where the cloud's word arrives, over KubeEdge's Router, that it waits
+// for the node: what is to be reported is then reported at once. Nothing depends
+// on it, and whatever the message says is not looked at.
+func Nudge(node string) string { return "sedna/" + node + "/nudge" }
 
 // Event is where the LocalController tells of task, model, schedule and
 // connectivity events.
