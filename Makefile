@@ -128,6 +128,8 @@ e2e-arm64: ## the edge's programs as built for arm64, emulated
 .PHONY: robustness
 robustness: ## SEEDS runs (default 200; 101-200 is a range) of everything going wrong, judged by the history checker; then some with wrong clocks, and the proof that it notices each missing remedy
 	SEEDS=$(SEEDS) $(GO) test -count=1 -timeout 24h -v -run '^TestRobustness$$' .
+	SEEDS=1-20 LOSSES=first-report,first-empty,desired-offline,twin-offline,delete-offline,quick-rebind,drop-up=0.05,drop-down=0.1 \
+	  $(GO) test -count=1 -timeout 24h -v -run '^TestRobustness$$' .
 	$(GO) test -tags faults -count=1 -timeout 24h -v -run '^TestRobustnessWithWrongClocks$$' .
 	$(GO) test -tags faults -count=1 -timeout 24h -v -run '^TestCheckerNoticesMissingRemedies$$' .
 

@@ -30,9 +30,13 @@ func startRobustness(t *testing.T, clocks bool, environ ...string) *robustness.S
 	if err != nil {
 		t.Log("no mosquitto: a bus that is restarted has always lost what it had retained")
 	}
+	lose := kubeEdgeLosses
+	if text := os.Getenv("LOSSES"); text != "" {
+		lose = strings.Split(text, ",")
+	}
 	s, err := robustness.Start(t.Context(), robustness.Options{
 		Argv: []string{os.Args[0]}, Environ: append(append(os.Environ(), asSedna+"=1"), environ...), Dir: dir,
-		Losses: kubeEdgeLosses, Mosquitto: mosquitto, Clocks: clocks, Log: t.Logf,
+		Losses: lose, Mosquitto: mosquitto, Clocks: clocks, Log: t.Logf,
 	})
 	if err != nil {
 		t.Fatalf("%v (state in %s)", err, dir)
@@ -104,7 +108,11 @@ func runSeeds(t *testing.T, s *robustness.Stack, seeds []int64, goTest string) {
 			t.Fatalf("seed %d: %v", n, err)
 		}
 		if !v.OK() {
-			t.Errorf("seed %d: %v\nhistory: %s\nreplay:  SEED=%d %s -count=1 -run '^%s$' .", n, v, file, n, goTest, t.Name())
+			losses := ""
+			if text := os.Getenv("LOSSES"); text != "" {
+				losses = "LOSSES=" + text + " "
+			}
+			t.Errorf("seed %d: %v\nhistory: %s\nreplay:  %sSEED=%d %s -count=1 -run '^%s$' .", n, v, file, losses, n, goTest, t.Name())
 			continue
 		}
 		t.Logf("seed %d, %.1f s: %v", n, time.Since(since).Seconds(), v)

@@ -70,7 +70,7 @@ type Edgelink struct {
 	// devices that are not this node's are then left to them unanswered.
 	SharedBroker bool `yaml:"sharedBroker"`
 	// Lose lists what is lost as KubeEdge loses it, for tests: first-report, first-empty,
-	// desired-offline, create-offline, delete-offline, drop-up=P, drop-down=P;
+	// desired-offline, create-offline, twin-offline, delete-offline, drop-up=P, drop-down=P;
 	// offline-report and coalesce are always so.
 	Lose []string `yaml:"lose"`
 	// Seed makes losses by chance repeatable.

@@ -19,6 +19,7 @@ const (
 	OfflineReport  = "offline-report"  // what is reported while the link is down is lost; always so
 	DesiredOffline = "desired-offline" // a Device changed while the link was down stays old at the mapper, until its next change or a restart
 	CreateOffline  = "create-offline"  // a Device made while the link was down is never registered, and its reports are refused until it is bound anew
+	TwinOffline    = "twin-offline"    // a Device made while the link was down reaches the mapper, and its reports are refused until it is bound anew
 	DeleteOffline  = "delete-offline"  // a Device deleted while the link was down stays known at the edge
 	QuickRebind    = "quick-rebind"    // a Device taken off its node and bound again at once is only taken off
 	Coalesce       = "coalesce"        // of a burst of changes the latest arrives; always so
@@ -28,14 +29,14 @@ const (
 
 // Names lists all losses.
 func Names() []string {
-	return []string{FirstReport, FirstEmpty, OfflineReport, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind, Coalesce, DropUp + "=P", DropDown + "=P"}
+	return []string{FirstReport, FirstEmpty, OfflineReport, DesiredOffline, CreateOffline, TwinOffline, DeleteOffline, QuickRebind, Coalesce, DropUp + "=P", DropDown + "=P"}
 }
 
 // Set is the losses that are switched on. The zero value has none but those
 // that are always there.
 type Set struct {
-	FirstReport, FirstEmpty, DesiredOffline, CreateOffline, DeleteOffline, QuickRebind bool
-	DropUp, DropDown                                                                   float64 // probabilities
+	FirstReport, FirstEmpty, DesiredOffline, CreateOffline, TwinOffline, DeleteOffline, QuickRebind bool
+	DropUp, DropDown                                                                                float64 // probabilities
 }
 
 // Parse reads names such as first-report and drop-up=0.2. field is the setting
@@ -53,6 +54,8 @@ func Parse(field string, names []string) (Set, error) {
 			s.DesiredOffline = true
 		case CreateOffline:
 			s.CreateOffline = true
+		case TwinOffline:
+			s.TwinOffline = true
 		case DeleteOffline:
 			s.DeleteOffline = true
 		case QuickRebind:

@@ -53,10 +53,10 @@ func (e *Edge) loseDevice(k key, r *record) (lost bool, err error) {
 		r.stranger = true
 		return true, e.store.keepStranger(k, r)
 	case old == nil:
-		r.stranger = e.lose.CreateOffline && e.store.stranger(k) != nil
+		r.stranger = e.lose.CreateOffline && e.store.stranger(k) != nil || e.lose.TwinOffline && e.lose.syncing
 		return false, nil
 	}
-	r.stranger = e.lose.CreateOffline && old.stranger && old.uid == r.uid
+	r.stranger = (e.lose.CreateOffline || e.lose.TwinOffline) && old.stranger && old.uid == r.uid
 	switch {
 	case old.same(r):
 		return false, nil

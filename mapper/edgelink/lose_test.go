@@ -177,6 +177,27 @@ func TestCreateOfflineIsLost(t *testing.T) {
 	expect(t, l.mapper, "upsert b x")
 }
 
+// TestTwinOfflineIsLost has the mapper know a Device that edgecore's twins do not.
+func TestTwinOfflineIsLost(t *testing.T) {
+	l := startLossy(t, losses.Set{TwinOffline: true})
+	l.relink(t, []string{"default/a"}, modelFrame(), device("a", "1", "x"))
+	expect(t, l.mapper, "model m", "upsert a x")
+	for _, change := range []string{"y", "z"} {
+		if got := l.report(t, "r"); !strings.Contains(got, "404") {
+			t.Errorf("before %s: answered %s", change, got)
+		}
+		send(t, l.link, device("a", "1", change))
+		expect(t, l.mapper, "model m", "upsert a "+change)
+	}
+	send(t, l.link, wire.Frame{Type: wire.FrameRemove, Namespace: "default", Name: "a"})
+	expect(t, l.mapper, "unmodel m", "remove a")
+	send(t, l.link, modelFrame(), device("a", "1", "v"))
+	expect(t, l.mapper, "model m", "upsert a v")
+	if got := l.report(t, "r"); strings.Contains(got, "404") {
+		t.Errorf("bound anew: answered %s", got)
+	}
+}
+
 func TestDeleteOfflineIsLost(t *testing.T) {
 	l := startLossy(t, losses.Set{DeleteOffline: true})
 	send(t, l.link, device("a", "1", "x"))
